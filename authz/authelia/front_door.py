@@ -23,6 +23,7 @@ from authz.config.model import Config
 FRONT_DOOR: Final = "authz-front-door"
 # In the ID token, so that a page can say whose account it is about; of the scope `profile`.
 ACCOUNT: Final = "preferred_username"
+EMAIL: Final = "email"  # claim and scope
 _FIXED: Final = ("openid", "profile")
 _CALLBACK: Final = "/authz/callback"
 _POLICIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -88,7 +89,13 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
 def claims_policy(config: Config) -> dict[str, object]:
     """Return the claims policy of both."""
     groups = {"access_token": [GROUPS]} if asks_groups(config, config.servers) else {}
-    return {"id_token": [ACCOUNT], **groups, **custom_claims(config)}
+    return {"id_token": [ACCOUNT, *_email(config)], **groups, **custom_claims(config)}
+
+
+def _email(config: Config) -> tuple[str, ...]:
+    """Return the scope and claim by which people's e-mail addresses come, where they are asked."""
+    door = config.front_door
+    return (EMAIL,) if door is not None and door.email_addresses else ()
 
 
 def _scopes(config: Config) -> list[str]:
@@ -96,7 +103,7 @@ def _scopes(config: Config) -> list[str]:
     offline = [OFFLINE] if _refreshes(config) else []
     first, *others = _FIXED
     asked = config.scopes_of(*config.servers)
-    return list(dict.fromkeys([first, *offline, *others, *groups, *asked]))
+    return list(dict.fromkeys([first, *offline, *others, *_email(config), *groups, *asked]))
 
 
 def lifespans(config: Config) -> dict[str, object]:

@@ -33,6 +33,7 @@ from authz.cli.common import (
 )
 from authz.cli.revocation_commands import shown_moment
 from authz.config.load import Settings, load
+from authz.config.model import PinsConfig
 from authz.config.pins import PinFile, approve, read_file, write_pins
 from authz.config.problems import ConfigError, WrongValueError
 from authz.core.catalogue import (
@@ -341,11 +342,22 @@ def _approve(
     else:
         _write(file, text)
     _print_summary(pins, made, file)
-    if named is None:
-        print(f"it counts with servers.{server}.pins in authz.yaml", file=sys.stderr)
-    elif named.mode == PinMode.ENFORCE.value:
-        print("it counts once the service reloads (SIGHUP)", file=sys.stderr)
+    print(_effect(server, named, file), file=sys.stderr)
     return DONE
+
+
+def _effect(server: str, named: PinsConfig | None, file: Path) -> str:
+    """Return when what was written counts."""
+    if named is None:
+        return f"it counts with servers.{server}.pins in authz.yaml"
+    if str(file) == "-" or not _is_same(Path(named.file), file):
+        return f"it counts once it is {named.file}, which authz.yaml names, and the service reloads"
+    told = "" if named.mode == PinMode.ENFORCE.value else "; pins are told, not enforced"
+    return f"it counts once the service reloads (SIGHUP){told}"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.absolute() == other.absolute() or (one.exists() and one.samefile(other))
 
 
 def _chosen(listed: ToolList, only: tuple[str, ...]) -> list[ToolDefinition]:

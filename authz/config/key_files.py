@@ -4,6 +4,7 @@ No message quotes a key.
 """
 
 import os
+from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ PrivateKey = EllipticCurvePrivateKey | RSAPrivateKey
 _MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 _LONGEST_FILE: Final = 16 * 1024
 _MIN_SEALING_KEY: Final = 32  # characters of a line
+_FORMER: Final = "key_file:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,33 @@ def sealing_lines(text: str) -> tuple[str, ...]:
     """Return the keys of a file, in its order, without blank lines.
 
     Raises:
-        ValueError: where the file holds no line, or one that is too short to be a key.
+        ValueError: where the file holds no line, one that is too short to be a key, or one that
+            begins with `key_file:` and holds no private key.
     """
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines or any(len(line) < _MIN_SEALING_KEY for line in lines):
         raise ValueError(f"it holds no key, or one of less than {_MIN_SEALING_KEY} characters")
+    for line in lines:
+        former_key(line)
     return lines
+
+
+def former_key(line: str) -> str | None:
+    """Return the private key (PEM) that a line holds in base64 after `key_file:`.
+
+    What was sealed while `front_door.seal_file` was not set is sealed with a key made of it.
+
+    Returns:
+        None for another line.
+
+    Raises:
+        ValueError: where it holds no private key.
+    """
+    if not line.startswith(_FORMER):
+        return None
+    try:
+        pem = b64decode(line.removeprefix(_FORMER), validate=True).decode("ascii")
+    except ValueError:
+        raise ValueError(f"a line begins with {_FORMER} and holds no base64") from None
+    read_private_key(pem)
+    return pem

@@ -167,7 +167,8 @@ class FrontDoorConfig(Section):
     )
     seal_file: Annotated[str, value_types.SEAL_FILE] | None = field(
         "The file of the keys that refresh tokens and links are sealed with, one a line, the "
-        "newest first; older ones still open. Left out: made of `key_file`.",
+        "newest first; older ones still open. Left out: made of `key_file`. A line `key_file:` and "
+        "such a file in base64 opens what was sealed before.",
         None,
     )
     one_factor: ClientId = field(
@@ -216,6 +217,12 @@ class FrontDoorConfig(Section):
         "`offline_access`. `never`: none; people see one page, and log in again after "
         "`access_token_lifetime`.",
         "unless_declined",
+    )
+    email_addresses: StrictBool = field(
+        "Whether Authelia is asked for people's e-mail addresses (scope `email`), so that `authz "
+        "revoke --user` finds people by them; kept sealed. First bring what `authz "
+        "authelia-config` then writes to Authelia, which refuses every log-in else.",
+        False,
     )
     access_token_lifetime: Annotated[float, duration("5m", "30d", "8h")] = field(
         "How long an access token lives where there are no refresh tokens (`refresh_tokens: "

@@ -28,7 +28,7 @@ from authz.login.clients.fetching import Fetcher, SystemResolver
 from authz.login.clients.lookup import stranger_bulkhead
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
-from authz.login.protocol.resources import ResourceServers
+from authz.login.protocol.resources import ResourceServers, identity_scopes
 from authz.login.service.client_authentication import ClientAuthenticator
 from authz.login.service.code_exchange import CodeExchange
 from authz.login.service.grant_end import GrantEnder
@@ -111,7 +111,8 @@ class LoginServer:
         config, section = settings.config, _section(settings)
         issuer, self.clock = config.issuer, time.time
         self.sealer = _sealer(settings)
-        self._servers = ResourceServers(settings.policy)
+        identity = identity_scopes(email=section.email_addresses)
+        self._servers = ResourceServers(settings.policy, identity)
         self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
         self.upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
@@ -233,6 +234,7 @@ class LoginServer:
             states=self.states,
             people=self.people,
             limiter=self.limiter,
+            identity_scopes=identity_scopes(email=section.email_addresses),
         )
         authorization = AuthorizationEndpoint(
             url,

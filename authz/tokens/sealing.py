@@ -20,7 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from joserfc.registry import HeaderParameter
 
-from authz.config.key_files import sealing_lines
+from authz.config.key_files import former_key, sealing_lines
 from authz.core.strict_json import StrictJsonError, loads
 
 LONGEST: Final = 12 * 1024  # characters of a sealed value; Authelia's tokens are a tenth of it
@@ -37,12 +37,19 @@ class NotSealedError(Exception):
 def sealing_secrets(file: str | None, private_key: str) -> tuple[str, ...]:
     """Return the secrets that keys are derived from: lines of a file, or our clients' private key.
 
+    A line `key_file:` with a private key's file in base64 opens what was sealed while there was no
+    such file.
+
     Raises:
-        ValueError: where the file holds no line, or one that is too short to be a key.
+        ValueError: where the file holds no line, or one that is no key.
     """
     if file is None:
         return (private_key,)
-    return sealing_lines(file)
+    return tuple(_secret_of(line) for line in sealing_lines(file))
+
+
+def _secret_of(line: str) -> str:
+    return former_key(line) or line
 
 
 class Sealer:

@@ -10,6 +10,7 @@ import pytest
 from authz.authelia import Implied
 from authz.authelia.clients import PLACEHOLDER
 from authz.cli import main
+from authz.login.protocol.resources import identity_scopes
 from tests.authelia.conftest import SMALLEST
 
 DOOR = "front_door: {key_file: /run/secrets/front-door.pem}\n"
@@ -112,6 +113,20 @@ def test_the_id_token_says_whose_account_it_is(of: Of) -> None:
     for client in clients(result).values():
         assert client["claims_policy"] == "authz-front-door"
         assert "profile" in client["scopes"]
+
+
+def test_e_mail_addresses_are_in_the_id_token_where_they_are_asked_for(of: Of) -> None:
+    """By the policy and by a scope of both clients; the front door then asks for that."""
+    result = of(DOOR.replace("front_door: {", "front_door: {email_addresses: true, ") + SERVERS)
+
+    assert oidc(result)["claims_policies"] == {
+        "authz-front-door": {"id_token": ["preferred_username", "email"]}
+    }
+    for client in clients(result).values():
+        assert identity_scopes(email=True) <= set(client["scopes"])
+    for client in clients(of(DOOR + SERVERS)).values():
+        assert "email" not in client["scopes"]
+        assert identity_scopes(email=False) <= set(client["scopes"])
 
 
 def test_groups_are_asked_for_where_a_rule_needs_them(of: Of) -> None:

@@ -175,7 +175,9 @@ def test_one_tool_can_be_approved_alone(files: Served, capsys: pytest.CaptureFix
     files.tools = {name: (f"{text}!", hints) for name, (text, hints) in files.tools.items()}
     capsys.readouterr()
     assert files.run("--pin", "--tool", "read_file", "-o", "-") == 0
-    after = parse_pins(capsys.readouterr().out.encode())
+    printed = capsys.readouterr()
+    assert f"once it is {files.pins}, which authz.yaml names" in printed.err
+    after = parse_pins(printed.out.encode())
     assert parse_pins(files.pins.read_bytes()) == before
     changed = {name for name in after.tools if after.tools[name] != before.tools[name]}
     assert changed == {"read_file"}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -368,3 +369,19 @@ def test_whoever_logs_in_is_known_before_anything_is_issued(play: Play) -> None:
         assert find_person("john", [known]) == find_person(known.subject, [known]) == known
 
     play(scene)
+
+
+@pytest.mark.parametrize("email", [True, False])
+def test_e_mail_addresses_are_asked_for_where_that_is_configured(play: Play, email: bool) -> None:
+    """Only then does a pushed request have the scope, whatever its client asks for."""
+    change = "front_door: {email_addresses: true, " if email else "front_door: {"
+
+    async def scene(found: FrontDoorStage) -> None:
+        client = await come(found, LOOPBACK)
+        with suppress(AssertionError):  # the stand-in's client has no such scope
+            await client.log_in(scope="email mcp:tools")
+        bodies = [parse_qsl(each.content.decode()) for each in found.upstream.sent]
+        (scopes,) = [dict(body)["scope"].split() for body in bodies if "scope" in dict(body)]
+        assert ("email" in scopes) is email
+
+    play(scene, lambda text: text.replace("front_door: {{", "{").replace("front_door: {", change))

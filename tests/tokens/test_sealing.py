@@ -1,11 +1,13 @@
 """Sealed values: they open for us, for their purpose, in their time, in one spelling."""
 
 import json
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.config.key_files import new_private_key
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.tokens import base64url
@@ -154,6 +156,27 @@ def test_keys_come_of_a_file_or_of_the_private_key() -> None:
     for file in ("", "\n", "short\n", f"{NEW}\nshort"):
         with pytest.raises(ValueError, match="no key"):
             sealing_secrets(file, "pem")
+
+
+def test_a_seal_file_opens_what_was_sealed_before_there_was_one() -> None:
+    """A line with the private key that keys were made of: it opens, and the newest line seals;
+    what is no private key in base64 is refused.
+    """
+    pem = new_private_key()
+    line = f"key_file:{b64encode(pem.encode()).decode()}"
+    before = Sealer(sealing_secrets(None, pem), CLOCK)
+    between = Sealer(sealing_secrets(f"{NEW}\n{line}\n", new_private_key()), CLOCK)
+    after = Sealer(sealing_secrets(NEW, pem), CLOCK)
+    old, new = before.seal("x", {}, 60), between.seal("x", {}, 60)
+
+    assert opens(old, "x", between)
+    assert opens(new, "x", after)
+    assert not opens(new, "x", before)
+    assert not opens(old, "x", after)
+    assert between.mac_key("m") == [*after.mac_key("m"), *before.mac_key("m")]
+    for junk in (f"key_file:{'*' * 40}", f"key_file:{b64encode(b'x' * 40).decode()}", line[:-9]):
+        with pytest.raises(ValueError, match=r"no base64|no private key"):
+            sealing_secrets(f"{NEW}\n{junk}", pem)
 
 
 # --- tickets ----------------------------------------------------------------------------------

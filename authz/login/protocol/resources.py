@@ -17,7 +17,7 @@ from authz.login.protocol.values import OAuthClient, OAuthError
 # Clients ask for these as they are used to; they are for Authelia, and asked there in any case.
 TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
-_UPSTREAM: Final = frozenset({"openid", "profile"})
+_IDENTITY: Final = frozenset({"openid", "profile"})
 _LISTED: Final = 6  # servers in an error description
 
 
@@ -32,6 +32,7 @@ class ResourceServer:
         scopes: these and its tools'.
         two_factor: whether it or one of its tools wants a second factor.
         groups: whether it or one of its tools asks who the person is.
+        identity: the scopes by which the ID token says who it is.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ResourceServer:
     scopes: frozenset[str]
     two_factor: bool
     groups: bool
+    identity: frozenset[str] = _IDENTITY
 
     def upstream(self, granted: frozenset[str], *, offline: bool) -> frozenset[str]:
         """Return the scopes to ask Authelia for; `offline` for a refresh token."""
@@ -49,7 +51,7 @@ class ResourceServer:
     @property
     def _always(self) -> frozenset[str]:
         """Return the scopes that every token for it has, whatever is consented to."""
-        return _UPSTREAM | (frozenset({"groups"}) if self.groups else frozenset())
+        return self.identity | (frozenset({"groups"}) if self.groups else frozenset())
 
     def grantable(self, asked: Iterable[str], client: OAuthClient, name: str) -> frozenset[str]:
         """Return the scopes that a person may be asked to consent to.
@@ -83,9 +85,9 @@ class ResourceServer:
 class ResourceServers:
     """Find servers by what requests call them."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Take the servers of a policy."""
-        self._targets = {name: _target(server) for name, server in policy.servers.items()}
+    def __init__(self, policy: Policy, identity: frozenset[str] = _IDENTITY) -> None:
+        """Take the servers of a policy, and the scopes by which the ID token says who it is."""
+        self._targets = {name: _target(server, identity) for name, server in policy.servers.items()}
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -137,7 +139,12 @@ def read_scopes(text: str | None) -> frozenset[str]:
     return frozenset((text or "").split(" ")) - {""}
 
 
-def _target(server: Server) -> ResourceServer:
+def identity_scopes(*, email: bool) -> frozenset[str]:
+    """Return the scopes by which Authelia's ID token says who a person is."""
+    return _IDENTITY | {"email"} if email else _IDENTITY
+
+
+def _target(server: Server, identity: frozenset[str]) -> ResourceServer:
     rules = [target.rule for target in server.targets()]
     return ResourceServer(
         name=server.name,
@@ -146,4 +153,5 @@ def _target(server: Server) -> ResourceServer:
         scopes=server.named_scopes,
         two_factor=any(rule.second_factor is not None for rule in rules),
         groups=any(rule.groups is not None for rule in rules),
+        identity=identity,
     )

@@ -21,6 +21,7 @@ from authz.tokens.jwk import DEFAULT_ALGORITHMS
 from authz.tokens.keys import SigningKeys
 from authz.tokens.signature import SignatureVerifier
 
+_LONGEST_ADDRESS: Final = 254  # RFC 5321, section 4.5.3.1.3
 _MOST_METHODS: Final = 32
 
 Claims = Mapping[str, object]
@@ -213,7 +214,7 @@ def _email(claims: Claims) -> str:
     value = claims.get("email")
     if claims.get("email_verified", True) is not True:
         return ""
-    return value if is_text(value) and "@" in value else ""
+    return value if is_text(value, _LONGEST_ADDRESS) and "@" in value else ""
 
 
 def _account(claims: Claims) -> str:

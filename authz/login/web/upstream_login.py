@@ -41,7 +41,6 @@ from authz.login.web.rendering import Pages
 from authz.login.web.requests import address_of
 
 T = TypeVar("T")
-_IDENTITY_SCOPES: Final = frozenset({"openid", "profile"})
 
 
 class UsedStates(Protocol):
@@ -136,7 +135,11 @@ class AcceptedResponse(Generic[T]):
 
 
 class BrowserLogins:
-    """Send browsers to Authelia, and take its responses."""
+    """Send browsers to Authelia, and take its responses.
+
+    Attributes:
+        identity_scopes: to ask for where only the person matters.
+    """
 
     def __init__(
         self,
@@ -148,8 +151,10 @@ class BrowserLogins:
         states: UsedStates,
         people: PeopleRecorder,
         limiter: LoginRateLimiter,
+        identity_scopes: frozenset[str],
     ) -> None:
         """Take the gateway's origin, as browsers send it, and the parts."""
+        self.identity_scopes: Final = identity_scopes
         self._origin = origin
         self._upstream = upstream
         self._cookies = cookies
@@ -313,7 +318,7 @@ class IdentityLogin(Generic[T]):
                 self._kind,
                 context,
                 two_factor=self._two_factor,
-                scopes=_IDENTITY_SCOPES,
+                scopes=self._logins.identity_scopes,
                 max_age=max_age,
             )
         except UpstreamError as error:

@@ -183,6 +183,28 @@ def test_a_good_pair_tells_person_methods_time_and_name() -> None:
     assert (principal.client_id, principal.expires_at) == (US, NOW + 3600)
 
 
+@pytest.mark.parametrize(
+    ("claims", "email"),
+    [
+        ({"email": "john@example.com"}, "john@example.com"),
+        ({"email": "john@example.com", "email_verified": True}, "john@example.com"),
+        ({"email": "john@example.com", "email_verified": False}, ""),
+        ({"email": "john@example.com", "email_verified": "true"}, ""),
+        ({"email": "john"}, ""),
+        ({"email": ["john@example.com"]}, ""),
+        ({"email": "john@example.com\x1b[2J"}, ""),
+        ({"email": f"{'j' * 243}@example.com"}, ""),
+    ],
+)
+def test_an_e_mail_address_is_taken_as_it_is_verified(
+    claims: dict[str, object], email: str
+) -> None:
+    """What is no short printable address, or not verified, names nobody."""
+    found = outcome(id_token=identifying(claims))
+    assert isinstance(found, tuple)
+    assert found[1].email == email
+
+
 def test_a_refresh_expects_no_nonce_and_the_same_person() -> None:
     """The refreshed ID token may repeat its nonce or not; another person's is refused."""
     again = ExpectedTokens(US, subject=JOHN)

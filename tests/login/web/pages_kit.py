@@ -18,6 +18,7 @@ from authz.core.principal import Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import StepUpTicket
 from authz.ledger.approval_requests import ApprovalRequests
+from authz.login.protocol.resources import identity_scopes
 from authz.login.protocol.values import LoginIdentity
 from authz.login.service.ports import StepLog
 from authz.login.service.rate_limits import LoginRateLimiter
@@ -265,6 +266,7 @@ def browser_app(
         states=States(),
         people=People(),
         limiter=LoginRateLimiter(clock),
+        identity_scopes=identity_scopes(email=False),
     )
     shared: dict[str, Any] = {
         "origin": origin,
