@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
@@ -34,10 +34,11 @@ from authz.cli.common import (
 from authz.config.load import Settings, load
 from authz.config.location import find_configuration
 from authz.core.ledger import UnavailableError
-from authz.ledger.faults import RedisFault, fault_of
+from authz.ledger.faults import ReplyError, fault_of
 from authz.ledger.keys import RedisKeys
 from authz.ledger.readers import QUIET, seconds_since_reading
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.remedies import remedy
 from authz.ledger.revocations import (
     MAX_BY,
     MAX_LIFETIME,
@@ -50,17 +51,6 @@ from authz.local.state import SetupError
 from authz.local.up import default_folder
 
 T = TypeVar("T")
-# What a person is told where the ledger's own words do not say what mends it.
-_TROUBLES: Final[Mapping[RedisFault, str]] = {
-    RedisFault.NOT_LOGGED_IN: "it refuses the user or the password",
-    RedisFault.NOT_PERMITTED: "its user may not do this: docs/operations.md has the commands it "
-    "needs",
-    RedisFault.READ_ONLY: "it is a replica: revocations are written to the primary",
-    RedisFault.OUT_OF_MEMORY: "it is full",
-    # redis-py says the same of both.
-    RedisFault.CLOSED: "nobody answers there, or it refuses the user or the password",
-    RedisFault.LATE: "it does not answer",
-}
 _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another
 
 
@@ -237,7 +227,11 @@ def names_of_entry(entry: RevocationEntry) -> dict[str, str]:
 
 def _trouble(error: UnavailableError) -> str:
     cause = error.__cause__
-    return error.detail if cause is None else _TROUBLES.get(fault_of(cause), error.detail)
+    if cause is None:
+        return error.detail
+    reply = str(cause) if isinstance(cause, ReplyError) else ""
+    found = remedy(fault_of(cause), reply)
+    return error.detail if found is None else f"{found.message}; {found.fix}"
 
 
 async def _connected(

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    AuthenticationError,
+    BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
     RedisError,
     ResponseError,
@@ -26,8 +27,10 @@ from authz.config.problems import quoted
 from authz.core.ledger import Query, UnavailableError
 from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
+from authz.ledger.faults import RedisFault, ReplyError, fault_of
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.ledger.remedies import REMEDIES, Remedy, remedy
 from authz.login.protocol.granted_audience import TokenFault
 
 PART: Final = "redis"
@@ -35,11 +38,18 @@ _AUDIT: Final = "audit"
 _PATIENCE: Final = 2.0
 _LIFETIME: Final = 1000  # milliseconds
 _SKEW: Final = 2.0
+_FOLLOW: Final = "let redis.url lead to the primary, by a name that follows a failover"
 _LONGEST_MOMENT: Final = 10  # digits: until the year 2286
 _ROUNDS: Final = 5
 _USER: Final = "ACL SETUSER {user} ~{{{deployment}}}:* {commands} in Redis (or its ACL file)"
 
-_CREDENTIALS: Final = "redis.username and redis.password_file in authz.yaml"
+_KINDS: Final[Mapping[type[RedisError], RedisFault]] = {
+    MasterDownError: RedisFault.MASTER_DOWN,
+    BusyLoadingError: RedisFault.LOADING,
+}
+# After one of these nothing else would be learnt.
+_ENDS: Final = frozenset({"authentication", "unreachable", "late", "loading", "master_down"})
+_NEARLY: Final = 0.9  # of maxmemory
 _SCRIPT: Final = "return 1"
 # Redis names a script by its SHA-1.
 _SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -73,23 +83,40 @@ async def examine(
         driver_info=None,
     )
     try:
+        fault = await _fault(options)
+        if fault is not None and fault.diagnosis in _ENDS:
+            return [problem(PART, *fault)]
         findings = await _examined(redis, options, clock, front_door=front_door)
-        return [*findings, *(await _trail(redis, options, clock) if audit else ())]
+        found = [*findings, *(await _trail(redis, options, clock) if audit else ())]
+        told = fault is None or fault.diagnosis in {each.diagnosis for each in found}
+        return found if told or fault is None else [problem(PART, *fault), *found]
     except NoPermissionError:
         user = options.username or "default"
         message = f"the user {user} may not even PING"
         return [problem(PART, "no_rights", message, _acl(options, ["ping"]))]
     except (RedisError, OSError) as error:
-        # redis-py wraps what a new connection meets.
-        if isinstance(error, AuthenticationError) or isinstance(
-            error.__cause__, AuthenticationError
-        ):
-            message, fix = "it refuses the user or the password", _CREDENTIALS
-            return [problem(PART, "authentication", message, fix)]
+        for kind, known in _KINDS.items():
+            if isinstance(error, kind):
+                return [problem(PART, *REMEDIES[known])]
         message = f"it does not answer ({type(error).__name__})"
         return [problem(PART, "unreachable", message, "redis.url in authz.yaml, or start Redis")]
     finally:
         await redis.aclose()
+
+
+async def _fault(options: RedisOptions) -> Remedy | None:
+    """Return what is wrong with a write of the ledger's own, as the service would meet it."""
+    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
+    own = RedisKeys(options.deployment).bucket(f"doctor-{secrets.token_hex(8)}")
+    try:
+        await ledger.command("SET", own, b"-", "PX", _LIFETIME)
+    except UnavailableError as error:
+        cause = error.__cause__
+        reply = str(cause) if isinstance(cause, ReplyError) else ""
+        return None if cause is None else remedy(fault_of(cause), reply)
+    finally:
+        await ledger.aclose()
+    return None
 
 
 async def _examined(
@@ -112,7 +139,7 @@ async def _examined(
     if front_door and "GET" not in lacking:
         findings += _log_ins(await _run(redis, "GET", RedisKeys(options.deployment).login_fault))
     if "INFO" not in lacking:
-        findings += _about(await _run(redis, "INFO"))
+        findings += _about(await _run(redis, "INFO"), front_door=front_door)
     if "TIME" not in lacking:
         seconds, micros = await _run(redis, "TIME")
         findings += _skew(int(seconds) + int(micros) / 1_000_000 - clock())
@@ -186,7 +213,10 @@ async def _script(options: RedisOptions) -> list[Finding]:
         await ledger.take(Query(f"doctor-{secrets.token_hex(8)}", None, nobody, 0, None, None, ()))
     except UnavailableError as error:
         message = f"the ledger's script does not run ({error.detail})"
-        return [problem(PART, "script", message, "use Redis 6.2, Valkey 7.2 or a newer one")]
+        cause = error.__cause__
+        found = None if cause is None else remedy(fault_of(cause))
+        fix = "use Redis 6.2, Valkey 7.2 or a newer one" if found is None else found.fix
+        return [problem(PART, "script", message, fix)]
     finally:
         await ledger.aclose()
     return []
@@ -238,21 +268,47 @@ async def _trail(
     return [ok(_AUDIT, "reaches", message)]
 
 
-def _about(info: Mapping[str, Any]) -> Iterator[Finding]:
+def _about(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Finding]:
     policy, role = str(info.get("maxmemory_policy", "")), str(info.get("role", ""))
     if policy != "noeviction":
-        message = f"it may forget records to save memory (maxmemory-policy {policy})"
+        message = (
+            f"it may forget records to save memory (maxmemory-policy {quoted(policy)}): a revoked "
+            "token would pass again, and a limit begin anew"
+        )
         fix = "maxmemory-policy noeviction in redis.conf"
         yield problem(PART, "evicts", message, fix)
     if role != "master":
         message = "it is a replica and takes no charges"
-        yield problem(PART, "replica", message, "let redis.url lead to the primary")
-    if not info.get("aof_enabled"):
-        message = "without an append-only file a restart may lose revocations and step-ups"
-        yield warning(PART, "no_persistence", message, "appendonly yes in redis.conf")
-    if not info.get("maxmemory"):
+        yield problem(PART, "replica", message, _FOLLOW)
+    yield from _persistence(info, front_door=front_door)
+    most, used = _number(info, "maxmemory"), _number(info, "used_memory")
+    if not most:
         message = "its memory has no bound but the machine's"
         yield note(PART, "no_maxmemory", message, "maxmemory in redis.conf, with noeviction")
+    elif used > _NEARLY * most:
+        message = (
+            f"its memory is nearly full ({used / most:.0%} of maxmemory): then it takes no writes"
+        )
+        yield warning(PART, "nearly_full", message, "raise maxmemory in redis.conf")
+
+
+def _persistence(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Finding]:
+    """Say what a restart loses, and whether what ought to be kept can be written."""
+    lost = "revocations and step-ups" + (", and everybody's log-ins" if front_door else "")
+    if not info.get("aof_enabled"):
+        message = f"without an append-only file a restart may lose {lost}"
+        yield warning(PART, "no_persistence", message, "appendonly yes in redis.conf")
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        message = f"it cannot write its append-only file: a restart would lose {lost}"
+        yield problem(PART, "cannot_append", message, "free its disk; its own log says more")
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        message = "its last snapshot failed"
+        yield warning(PART, "snapshot_failed", message, "free its disk; its own log says more")
+
+
+def _number(info: Mapping[str, Any], name: str) -> float:
+    found = info.get(name, 0)
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _log_ins(held: Any) -> Iterator[Finding]:

@@ -87,20 +87,79 @@ def test_a_user_of_other_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("required", "options", "said"),
     [
-        pytest.param({"username": "authz", "password": "wrong"}, id="wrong"),
-        pytest.param({}, id="none"),
+        pytest.param("right", {"username": "authz", "password": "wrong"}, "WRONGPASS", id="wrong"),
+        pytest.param("right", {}, "none is written", id="none"),
+        pytest.param("", {"password": "wrong"}, "it has no password", id="one too many"),
     ],
 )
-def test_a_wrong_password(options: dict[str, Any]) -> None:
-    """A password that is refused, or missing, is told without it."""
+def test_a_wrong_password(required: str, options: dict[str, Any], said: str) -> None:
+    """The three ways to be refused are told apart, without the password."""
     with valkey() as server:
-        server.command("CONFIG", "SET", "requirepass", "right")
+        server.command("CONFIG", "SET", "requirepass", required)
         found = examine(server, **options)
 
     assert problems(found) == ["authentication"]
+    assert said in found[0].message
     assert "wrong" not in "\n".join(map(str, found))
+
+
+def test_one_that_is_full() -> None:
+    """OOM is named with maxmemory, though everything else about it is in order."""
+    with valkey(appendonly="yes") as server:
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        found = examine(server)
+
+    assert wrong(found) == ["out_of_memory"]
+    assert "maxmemory" in found[0].fix
+
+
+def test_one_that_is_nearly_full() -> None:
+    """Told before it takes no more writes."""
+    with valkey(appendonly="yes") as server:
+        used = int(server.command("INFO", "memory")["used_memory"])
+        server.command("CONFIG", "SET", "maxmemory", str(int(used * 1.08)))
+        found = examine(server)
+
+    assert "nearly_full" in diagnoses(found)
+    assert "out_of_memory" not in diagnoses(found)
+
+
+def test_one_that_still_reads_its_data() -> None:
+    """LOADING is no outage to be searched for: it is to be waited for."""
+    with valkey(appendonly="no", save="") as server:
+        server.command("EVAL", "for i=1,9000 do redis.call('SET', i, i) end", 0)
+        server.command("SAVE")
+        server.kill()
+        server.config |= {
+            "key-load-delay": "2000",
+            "loading-process-events-interval-bytes": "1024",
+        }
+        server.start(wait=False)
+        found = _until_it_listens(server)
+
+    assert problems(found) == ["loading"]
+    assert "loading_eta_seconds" in found[0].fix
+
+
+def _until_it_listens(server: ValkeyServer) -> list[Finding]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = examine(server)
+        if problems(found) != ["unreachable"]:
+            return found
+    raise AssertionError("it never listened")
+
+
+def test_a_replica_whose_primary_is_away() -> None:
+    """MASTERDOWN."""
+    with valkey(replica_serve_stale_data="no") as server:
+        server.command("REPLICAOF", "127.0.0.1", "1")
+        found = examine(server)
+
+    assert problems(found) == ["master_down"]
+    assert "primary" in found[0].fix
 
 
 def test_nobody_there() -> None:
@@ -118,7 +177,7 @@ def test_a_replica() -> None:
         server.command("REPLICAOF", "127.0.0.1", str(primary.port))
         found = examine(server)
 
-    assert "replica" in problems(found)
+    assert problems(found).count("replica") == 1
 
 
 @pytest.mark.parametrize("ahead", [60.0, -60.0])

@@ -1,0 +1,112 @@
+"""What mends each fault of Redis, in a sentence for whoever runs it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from authz.ledger.faults import RedisFault
+
+
+class Remedy(NamedTuple):
+    """Say what is so, and what to do."""
+
+    diagnosis: str
+    message: str
+    fix: str
+
+
+_PASSWORD: Final = "redis.username and redis.password_file in authz.yaml"  # noqa: S105 - fields
+_PRIMARY: Final = "lead redis.url to the primary: by a name that follows a failover"
+
+REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
+    RedisFault.READ_ONLY: Remedy("replica", "it is a replica (READONLY)", _PRIMARY),
+    RedisFault.LOADING: Remedy(
+        "loading",
+        "it still reads its data (LOADING)",
+        "wait: INFO persistence has loading_eta_seconds; until then redis.mode decides",
+    ),
+    RedisFault.MASTER_DOWN: Remedy(
+        "master_down",
+        "it is a replica whose primary is away (MASTERDOWN)",
+        f"start the primary, or {_PRIMARY}",
+    ),
+    RedisFault.OUT_OF_MEMORY: Remedy(
+        "out_of_memory",
+        "it is full and takes no writes (OOM)",
+        "raise maxmemory in redis.conf, and keep noeviction (docs/capacity.md has what is needed)",
+    ),
+    RedisFault.CANNOT_SAVE: Remedy(
+        "cannot_save",
+        "it cannot save its data and takes no writes (MISCONF)",
+        "free its disk, and let its user write to its folder: its own log says which",
+    ),
+    RedisFault.TOO_FEW_REPLICAS: Remedy(
+        "too_few_replicas",
+        "it has too few replicas and takes no writes (NOREPLICAS)",
+        "start them, or lower min-replicas-to-write in redis.conf",
+    ),
+    RedisFault.CLUSTER_DOWN: Remedy(
+        "cluster_down", "its cluster is down (CLUSTERDOWN)", "CLUSTER INFO says what is missing"
+    ),
+    RedisFault.MOVED: Remedy(
+        "moved",
+        "another node of its cluster has the keys (MOVED)",
+        "lead redis.url to a Redis that is no cluster: one node has all keys of a deployment",
+    ),
+    RedisFault.NOT_LOGGED_IN: Remedy(
+        "authentication", "it does not take our user or password", _PASSWORD
+    ),
+    RedisFault.NOT_PERMITTED: Remedy(
+        "no_rights",
+        "its user may not do this (NOPERM)",
+        "docs/operations.md, Redis, has the commands that it needs",
+    ),
+    RedisFault.BUSY: Remedy(
+        "busy",
+        "a script blocks it (BUSY)",
+        "SCRIPT KILL; SLOWLOG GET says whose it is",
+    ),
+    RedisFault.WRONG_TYPE: Remedy(
+        "wrong_type",
+        "a key of ours holds another type (WRONGTYPE)",
+        "something else writes to it: give this deployment a name of its own (redis.deployment)",
+    ),
+    RedisFault.CLOSED: Remedy(
+        "unreachable",
+        "nobody answers there",
+        "redis.url in authz.yaml, or start Redis",
+    ),
+    RedisFault.LATE: Remedy("late", "it does not answer in time", "look at its load, and its log"),
+})  # fmt: skip
+
+# The three ways to be refused at the door, by how the reply begins.
+_AT_THE_DOOR: Final[Mapping[str, Remedy]] = MappingProxyType({
+    "WRONGPASS": Remedy(
+        "authentication",
+        "it refuses the user or the password (WRONGPASS)",
+        f"{_PASSWORD}: they have to be those of its ACL file, or of requirepass",
+    ),
+    "NOAUTH": Remedy(
+        "authentication",
+        "it asks for a password, and none is written (NOAUTH)",
+        f"{_PASSWORD} (or AUTHZ_REDIS_PASSWORD)",
+    ),
+    "ERR AUTH": Remedy(
+        "authentication",
+        "it has no password, and one is written",
+        "requirepass in redis.conf, or leave redis.password_file out",
+    ),
+})  # fmt: skip
+
+
+def remedy(fault: RedisFault, reply: str = "") -> Remedy | None:
+    """Return what mends a fault; None where it is none that has a name.
+
+    Args:
+        fault: what is wrong.
+        reply: Redis' error reply, which is looked at for how it begins and not repeated.
+    """
+    for start, found in _AT_THE_DOOR.items():
+        if reply.startswith(start):
+            return found
+    return REMEDIES.get(fault)
