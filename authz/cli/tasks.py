@@ -93,6 +93,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
         "look at a deployment: what is wrong, and which line mends it",
         "authz doctor authz.yaml",
     ),
+    "connections": CommandEntry(
+        Task.DIAGNOSE,
+        "say where each client's connection stopped, from the logs",
+        "authz connections --log authz.log --since 2h",
+    ),
     "explain": CommandEntry(
         Task.DIAGNOSE,
         "say why a request is allowed or refused, step by step",

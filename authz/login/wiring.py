@@ -53,7 +53,7 @@ from authz.login.web.own_activity import PersonsActivity
 from authz.login.web.own_grants import PersonsGrants
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
-from authz.login.web.requests import NETWORK, REQUEST_ID
+from authz.login.web.requests import NETWORK, REQUEST_ID, log_keys
 from authz.login.web.sessions import SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
@@ -405,7 +405,7 @@ class LoginServer:
             self._recorder.fault("issuer", fetched.fault.value)
 
     def _note(self, request_id: str, description: str) -> None:
-        self._recorder.event("page", request_id=request_id, detail=description)
+        self._recorder.event("page", request_id=request_id, detail=description, **log_keys())
 
     def log(
         self,
@@ -432,6 +432,7 @@ class LoginServer:
             "detail": detail,
             "scopes": list(scopes),
             "request_id": REQUEST_ID.get(),
+            **log_keys(),
         }
         # Both are fixed texts of ours: no caller chooses a label.
         self._recorder.metrics.logins.labels(step, outcome).inc()

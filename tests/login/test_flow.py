@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, IPv6Network
 import httpx
 import pytest
 
+from authz.cli.connections import collect
 from authz.core.ledger import UnavailableError
 from authz.core.principal import LoginRecord
 from authz.ledger.keys import RedisKeys as Names
@@ -18,6 +19,8 @@ from authz.ledger.keys import grant_field
 from authz.ledger.login_records import LoginRecords
 from authz.login.protocol.values import UpstreamError
 from authz.login.store.sealed import open_refresh, seal_refresh
+from authz.telemetry.connection_advice import advise
+from authz.telemetry.connection_events import Stage
 from authz_demo.person import BrowserUser
 from tests.demo.kit import ISSUER, JOHN, claims
 from tests.login.conftest import Play
@@ -178,6 +181,33 @@ def test_no_secret_reaches_the_log(play: Play) -> None:
             ("refresh", "ok"),
         ]
         assert all(line["request_id"] == "r-1" for line in found.lines() if "step" in line)
+
+    play(scene)
+
+
+def test_the_log_tells_a_log_in_as_one_story(play: Play) -> None:
+    """What the pages log of a log-in, a second one of the same client, and a stranger's guess is
+    three stories; digests tie them, and none is of a secret that could be tried out.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
+        await client.register()
+        await client.exchange((await client.log_in())["code"])
+        await client.log_in(code_challenge="c" * 43)
+        lines = [json.dumps(line).encode() for line in found.lines()]
+        done, begun = collect(lines, 0, ordered=True).stories()
+
+        assert [event.stage for event in done.events] == [
+            Stage.REGISTER, Stage.AUTHORIZE, Stage.CONSENT, Stage.CALLBACK, Stage.TOKEN,
+        ]  # fmt: skip
+        assert {event.outcome for event in done.events} == {"ok"}
+        assert done.guessed == begun.guessed == set()
+        assert [event.stage for event in begun.events] == [
+            Stage.AUTHORIZE, Stage.CONSENT, Stage.CALLBACK,
+        ]  # fmt: skip
+        assert "never came for the tokens" in advise(begun.reached()).missing
+        assert done.grant != begun.grant
 
     play(scene)
 

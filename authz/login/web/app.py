@@ -24,7 +24,7 @@ from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.oauth_endpoints import JSON_PATHS, json_error
 from authz.login.web.paths import is_callback
 from authz.login.web.rendering import request_id
-from authz.login.web.requests import NETWORK, REQUEST_ID
+from authz.login.web.requests import NETWORK, REQUEST_ID, begin_request
 from authz.telemetry.recorder import Recorder
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
@@ -51,7 +51,7 @@ class LoginApp:
         if scope["type"] != "http":
             return
         request = Request(scope)
-        REQUEST_ID.set(request_id(request))
+        begin_request(request_id(request), network(request.headers.get("x-forwarded-for", "")))
         scope["app"] = self  # without it, a route answers errors itself instead of raising them
         begun = False
 
@@ -61,7 +61,7 @@ class LoginApp:
             await send(message)
 
         try:
-            with self._counted(request):
+            with self._counted():
                 await self._router(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the invariant above
             response = self._explain(request, error)
@@ -69,14 +69,13 @@ class LoginApp:
                 await response(scope, receive, send)
 
     @contextmanager
-    def _counted(self, request: Request) -> Iterator[None]:
+    def _counted(self) -> Iterator[None]:
         """Count a request while it is under way.
 
         Raises:
             TooManyRequestsError: where its network has too many.
         """
-        whose = network(request.headers.get("x-forwarded-for", ""))
-        NETWORK.set(whose)
+        whose = NETWORK.get()
         if self._under_way[whose] >= EACH:
             raise TooManyRequestsError(_AGAIN)
         self._under_way[whose] += 1

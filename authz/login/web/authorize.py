@@ -65,7 +65,7 @@ from authz.login.web.cookies import (
 )
 from authz.login.web.error_pages import ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
-from authz.login.web.requests import address_of
+from authz.login.web.requests import address_of, set_attempt
 from authz.login.web.upstream_login import AcceptedResponse, BrowserLogins, login_kind
 from authz.tokens.sealing import Sealer
 
@@ -173,6 +173,7 @@ class AuthorizationEndpoint:
         """Take the person's decision."""
         form = await read_form(request)
         wanted = self._cookies.check_post(request, form, _FORM)
+        set_attempt(wanted.client_id, wanted.challenge)
         # Whatever is not the one word is no consent.
         if form.get("decision") != _APPROVE:
             return await self._deny(wanted)
@@ -188,6 +189,7 @@ class AuthorizationEndpoint:
             accepted = await self._logins.accept(request, _LOGIN)
             consent = accepted.login.context
             wanted = consent.request
+            set_attempt(wanted.client_id, wanted.challenge)
             _, client = await self._validator.validate(wanted.client_id, wanted.redirect_uri)
             end = await self._finish(request, accepted, client)
         except PageError as error:
@@ -229,6 +231,7 @@ class AuthorizationEndpoint:
             redirect_uri = parameters.once("redirect_uri") or ""
         except OAuthError as error:
             raise PageError(error_pages.BAD_REQUEST) from error
+        set_attempt(client_id, parameters.get("code_challenge") or "")
         if self._clients.fetches(client_id):
             self._limiter.check(DOCUMENTS, address)
         client, identity = await self._validator.validate(client_id, redirect_uri)

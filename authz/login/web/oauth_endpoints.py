@@ -24,7 +24,7 @@ from authz.login.service.refresh import TokenRefresh
 from authz.login.service.revocation import TokenRevocation
 from authz.login.web import paths
 from authz.login.web.error_pages import ErrorPage, PageError
-from authz.login.web.requests import address_of, content_type, read_body
+from authz.login.web.requests import address_of, content_type, read_body, set_attempt
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -105,7 +105,12 @@ class OAuthEndpoints:
         """Register a client (RFC 7591, section 3.1)."""
         if content_type(request) != _JSON:
             raise OAuthError("invalid_client_metadata", "the metadata has to be JSON")
-        answer = self._registrar.register(await read_body(request))
+        try:
+            answer = self._registrar.register(await read_body(request))
+        except OAuthError as error:
+            self._log("register", error.error, detail=error.description)
+            raise
+        set_attempt(str(answer.get("client_id", "")))
         self._log("register", "ok")
         return _answered(answer, _CREATED)
 
@@ -148,6 +153,7 @@ class OAuthEndpoints:
             raise OAuthError("invalid_request", "the body has to be a form")
         body = await read_body(request)
         parameters = read_parameters(body.decode("latin-1"))
+        set_attempt(parameters.get("client_id") or "")
         if "authorization" in request.headers:
             headers = {"WWW-Authenticate": 'Basic realm="authz"'}
             raise OAuthError("invalid_client", _NO_SECRETS, _UNAUTHORIZED, headers)

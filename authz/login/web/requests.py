@@ -11,6 +11,7 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from authz.core.limits import digest
 from authz.http import bounded
 from authz.login.protocol.values import OAuthError
 from authz.login.web import error_pages
@@ -24,6 +25,33 @@ _TOO_SLOW: Final = 408
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 # The network whose request it is: an address, of IPv6 the /64.
 NETWORK: Final[ContextVar[str]] = ContextVar("network", default="")
+
+# Digests that tie the lines of one log-in together (`authz connections`): of the client's id, and
+# of the authorization request. Nobody gets an id or a challenge back from them.
+CLIENT_KEY: Final[ContextVar[str]] = ContextVar("client_key", default="")
+ATTEMPT: Final[ContextVar[str]] = ContextVar("attempt", default="")
+_KEY_LENGTH: Final = 16  # hex digits
+
+
+def begin_request(request_id: str, whose: str) -> None:
+    """Set what every line of the log about a request has, and forget what the last one was."""
+    REQUEST_ID.set(request_id)
+    NETWORK.set(whose)
+    CLIENT_KEY.set("")
+    ATTEMPT.set("")
+
+
+def set_attempt(client_id: str, challenge: str = "") -> None:
+    """Say which client a request is of, and by its PKCE challenge which log-in."""
+    CLIENT_KEY.set(digest("client", client_id)[:_KEY_LENGTH])
+    if challenge:
+        ATTEMPT.set(digest("attempt", client_id, challenge)[:_KEY_LENGTH])
+
+
+def log_keys() -> dict[str, str]:
+    """Return the fields of a line that tie it to the others of its log-in."""
+    found = {"network": NETWORK.get(), "client_key": CLIENT_KEY.get(), "attempt": ATTEMPT.get()}
+    return {name: value for name, value in found.items() if value}
 
 
 def address_of(request: Request) -> str:

@@ -1,0 +1,115 @@
+"""`authz connections` as it is typed: found by client, address, person, time and id."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.cli import main
+from tests.telemetry.test_connections import BASE, HOSTED, PHONE, hosted, step
+
+
+class _Stdin:
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+    def isatty(self) -> bool:
+        return self.buffer.getbuffer().nbytes == 0
+
+
+STOPPED = step(
+    BASE + 60, "authorize", "wrong_redirect_uri", network="203.0.113.1",
+    client="evil\x1b[2J\nclient", attempt="a2",
+)  # fmt: skip
+LOG = b"".join(b"authz-1  | " + each for each in [*hosted(BASE), STOPPED])
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *argv: str, data: bytes = LOG) -> int:
+    monkeypatch.setattr(sys, "stdin", _Stdin(data))
+    try:
+        return main(["connections", *argv])
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        ((), ["a1", "a2"]),
+        (("--client", "CLAUDE"), ["a1"]),
+        (("--client", "evil"), ["a2"]),
+        (("--address", PHONE), ["a1"]),
+        (("--address", HOSTED), ["a1"]),
+        (("--address", "192.0.2.200"), []),
+        (("--person", "u-1"), ["a1"]),
+        (("--since", "2001-09-09T01:47:30+00:00"), ["a2"]),
+        (("--since", "1h"), []),
+        (("--stopped",), ["a2"]),
+        (("--limit", "1"), ["a2"]),
+        (("a1",), ["a1"]),
+        (("nothing",), []),
+    ],
+)
+def test_connections_are_found(
+    argv: tuple[str, ...],
+    found: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By client, address, person, time and id; the status says whether there is one."""
+    assert typed(monkeypatch, *argv, "--json") == (0 if found else 1)
+    told: Any = json.loads(capsys.readouterr().out)
+
+    assert [each["id"] for each in told["connections"]] == found
+    for each in told["connections"]:
+        assert each["missing"]
+        assert each["fix"]
+
+
+@pytest.mark.attack("log-injection")
+def test_a_story_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list has a line for each; one in detail has its steps, what was missing and a guess."""
+    assert typed(monkeypatch) == 0
+    listed = capsys.readouterr().out
+    assert typed(monkeypatch, "a1") == 0
+    told = capsys.readouterr().out
+    assert typed(monkeypatch, "a2") == 0
+    stopped = capsys.readouterr().out
+
+    assert len(listed.splitlines()) == 3
+    assert "connected" in listed
+    assert "stopped: authorize wrong_redirect_uri" in listed
+    words = ("challenge", "consent", "token", "tied by the address")
+    assert all(word in told for word in words)
+    assert "has not registered" in stopped
+    assert "\x1b" not in listed + stopped
+    assert not any(line.startswith("client") for line in (listed + stopped).splitlines())
+
+
+def test_several_logs_are_one_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each program's own file: the order of the files does not matter."""
+    lines = hosted(BASE)
+    pages, others = tmp_path / "pages", tmp_path / "others"
+    pages.write_bytes(b"".join(each for each in lines if b"log_in" in each))
+    others.write_bytes(b"".join(each for each in lines if b"log_in" not in each))
+
+    assert typed(monkeypatch, "--log", str(pages), "--log", str(others), "--json") == 0
+    (story,) = json.loads(capsys.readouterr().out)["connections"]
+    assert (story["status"], len(story["events"])) == ("connected", len(lines))
+
+
+def test_without_a_log_it_says_how_to_give_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal it does not wait for what nobody types."""
+    assert typed(monkeypatch, data=b"") == 2
+    assert "docker compose logs" in capsys.readouterr().err
+    assert typed(monkeypatch, "--since", "yesterday") == 2
+    assert typed(monkeypatch, "--log", "/nonexistent/log") == 2
