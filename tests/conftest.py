@@ -3,6 +3,7 @@
 Without a clock, since the machines are noisy.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -80,3 +81,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Hold every test to its markers; the process of xdist that starts the others has none."""
     if session.config.getoption("unit") and session.items:
         forbid_programs()
+    # Ten thousand tests and what they import stay to the end: no collection walks them again.
+    gc.freeze()

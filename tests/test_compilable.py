@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 _HOOK = ("tool", "hatch", "build", "targets", "wheel", "hooks", "mypyc", "include")
 

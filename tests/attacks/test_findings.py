@@ -94,6 +94,7 @@ def test_a_query_costs_a_stranger_more_than_us(unit: str) -> None:
     assert processor_time(lambda: read(sent, policy())) < 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.attack("mcp-json")
 @pytest.mark.parametrize("unit", [b"[[[[]]]],", b"{},", b"0,"], ids=["nested", "objects", "ints"])
 def test_one_body_stops_nobody_else(unit: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.login.web import paths, sessions, step_up
@@ -22,6 +22,7 @@ from authz_demo.issuer.keys import StandInKeys
 from tests.demo.kit import FILES
 from tests.login.conftest import keys, store
 from tests.login.front import CLAUDE, GATEWAY, LOOPBACK, FrontDoorClient, FrontDoorStage, stage
+from tests.support.examples import examples
 from tests.support.valkey import ValkeyServer
 
 __all__ = ["keys", "store"]
@@ -141,7 +142,7 @@ SENT = st.builds(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(sent=SENT)
 def test_any_bytes_have_a_proper_answer(target: Target, sent: Sent) -> None:
     """Whatever it is: neither an exception nor a way out, and Authelia hears nothing of it."""

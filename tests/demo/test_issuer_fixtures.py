@@ -77,6 +77,7 @@ def log_in_first(app: App, name: str, flow: dict[str, Any]) -> None:
     app.world.clock.at = typed + 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CALLED_BACK))
 def test_a_recorded_flow_is_answered_alike(world: DemoWorld, name: str) -> None:
     """Callback, answer, access token and ID token of every recorded flow come out the same."""

@@ -106,6 +106,7 @@ def code_of(app: App, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return {"consents": portal.shown}, query["code"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recording", "name"), CASES)
 def test_the_stand_in_does_as_that_release_did(world: DemoWorld, recording: str, name: str) -> None:
     """Errors, consent, audience and members: of the request, the token and its refresh."""

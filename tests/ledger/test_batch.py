@@ -42,6 +42,7 @@ from tests.ledger.queries import (
     take,
     without_mode,
 )
+from tests.support.examples import examples
 from tests.support.valkey import ValkeyServer
 
 TOTP = StepUpNeed(Method.TOTP, None)
@@ -329,7 +330,7 @@ FAILURES = {"fail": UnavailableError("redis", "TimeoutError"), "crash": RuntimeE
 @pytest.mark.attack("error-in-a-shared-call")
 @pytest.mark.attack("cancelled-caller")
 @given(STEPS, st.integers(1, 5), st.integers(1, 3))
-@settings(max_examples=300)
+@examples(300)
 def test_every_verdict_is_that_of_the_sequential_model(
     steps: list[BatchStep], largest: int, batches: int
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
@@ -24,6 +24,7 @@ from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
 from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
 from tests.ledger.queries import connected, query
+from tests.support.examples import examples
 
 PING: Final = command("PING")
 
@@ -476,7 +477,7 @@ def test_an_answer_comes_in_whatever_pieces(cuts: set[int], missing: int) -> Non
 
 
 @given(st.binary(min_size=1, max_size=40), CUTS, st.booleans(), st.booleans())
-@settings(max_examples=300)
+@examples(300)
 def test_no_bytes_reach_the_next_caller(
     noise: bytes, cuts: set[int], answered: bool, gone: bool
 ) -> None:

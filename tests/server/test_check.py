@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Mode, Query, Revoked, Taken, UnavailableError
@@ -23,6 +23,7 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.tokens.verifier import Stage
+from tests.support.examples import examples
 from tests.support.values import NOW, policy, principal, request, server
 from tests.support.wire import WireAnswer, answer, check_request, reason_of
 
@@ -394,7 +395,7 @@ def test_a_cancelled_check_leaves_nothing_in_flight() -> None:
 
 
 @given(st.binary())
-@settings(max_examples=300)
+@examples(300)
 @pytest.mark.attack("undecodable-request")
 def test_any_bytes_are_answered_with_a_refusal(raw: bytes) -> None:
     """Garbage for a CheckRequest is a denial; nothing raises out of the check."""

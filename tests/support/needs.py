@@ -49,6 +49,10 @@ _PROGRAMS: Final = {
 }
 
 
+# What was read of a function or class, which is kept, so that its id stays its own.
+_READ: Final[dict[int, tuple[object, frozenset[str], tuple[object, ...]]]] = {}
+
+
 def needs(functions: Iterable[object]) -> frozenset[str]:
     """Return what a test needs.
 
@@ -57,14 +61,18 @@ def needs(functions: Iterable[object]) -> frozenset[str]:
     """
     found: set[str] = set()
     seen: set[int] = set()
-    waiting: list[object] = list(functions)
+    waiting = [plain(each) for each in functions]
     while waiting:
-        each = plain(waiting.pop())
+        each = waiting.pop()
         if id(each) in seen:
             continue
         seen.add(id(each))
-        found |= STARTS.get(_name(each), frozenset())
-        waiting += _reached(each)
+        if id(each) not in _READ:
+            reached = tuple(plain(other) for other in _reached(each))
+            _READ[id(each)] = each, STARTS.get(_name(each), frozenset()), reached
+        _, starts, reached = _READ[id(each)]
+        found |= starts
+        waiting += reached
     return frozenset(found)
 
 
