@@ -73,6 +73,7 @@ exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml
     is_flag=True,
     help="Do not try whether metadata documents of known assistants can be fetched.",
 )
+@click.option("--no-gateway", is_flag=True, help="Do not ask the gateway's public URLs.")
 @click.option("--no-servers", is_flag=True, help="Do not ask the MCP servers for their tools.")
 @click.option(
     "--beside-envoy",
@@ -89,6 +90,7 @@ def run(
     no_log_in: bool,
     client_ids: tuple[str, ...],
     no_documents: bool,
+    no_gateway: bool,
     no_servers: bool,
     beside_envoy: bool,
 ) -> int:
@@ -104,6 +106,7 @@ def run(
         admin_named=envoy_admin is not None,
         tokens=tuple(tokens),
         probe_clients=not no_log_in,
+        ask_gateway=not no_gateway,
         ask_servers=not no_servers,
         beside_envoy=beside_envoy,
         documents=None if no_documents else client_ids,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings
+from authz.config.location import init_folder
 from authz.config.secret_files import named_files
 from authz.core.catalogue import Sighting
 from authz.core.ledger import UnavailableError
@@ -20,6 +21,7 @@ from authz.doctor import (
     front_door,
     git_secrets,
     issuer,
+    published,
     redis,
     servers,
     token,
@@ -31,6 +33,7 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import RedisSightings
 from authz.server.redis_options import redis_options
 
+AUTHORITY: Final = "ca.crt"  # of a folder that `authz init` wrote
 _WHOLE: Final = 90.0  # seconds for one part
 _PATIENCE: Final = 5.0
 
@@ -45,6 +48,7 @@ class DoctorOptions:
         admin_named: whether somebody gave it.
         tokens: whose verdict is wanted.
         probe_clients: whether clients begin to log in at Authelia.
+        ask_gateway: whether the gateway's public URLs are asked, as clients do.
         ask_servers: whether the MCP servers are asked for their tools.
         beside_envoy: whether what this reaches is what Envoy reaches; else its admin socket says.
         documents: the metadata documents to fetch, empty for published ones; None for none at all.
@@ -55,6 +59,7 @@ class DoctorOptions:
     admin_named: bool = False
     tokens: tuple[str, ...] = field(default=(), repr=False)
     probe_clients: bool = True
+    ask_gateway: bool = True
     ask_servers: bool = True
     beside_envoy: bool = False
     documents: tuple[str, ...] | None = None
@@ -66,7 +71,8 @@ def examine_host(settings: Settings, options: DoctorOptions) -> list[Finding]:
     service = "authz" if settings.config.front_door is None else "authz-pages"
     fix = f"docker compose exec {service} authz doctor /etc/authz/authz.yaml"
     rest = note("containers", "unseen", "what only containers can reach is not looked at", fix)
-    return [*findings, *_folder(settings, options), rest]
+    told = asyncio.run(_within(published.PART, _published(settings, options)))
+    return [*findings, *_folder(settings, options), *told, rest]
 
 
 async def examine(
@@ -85,6 +91,7 @@ async def examine(
         _within(files.PART, _files(settings, options)),
         _within(issuer.PART, _issuer(settings, options, clock)),
         _within(documents.PART, _documents(settings, options)),
+        _within(published.PART, _published(settings, options)),
         _within(servers.PART, _servers(settings, options, location)),
         _within(redis.PART, _redis(settings, location, clock)),
         _within(envoy.PART, _envoy(settings, options)),
@@ -143,6 +150,15 @@ async def _documents(settings: Settings, options: DoctorOptions) -> list[Finding
     if options.documents is None:
         return []
     return await documents.examine(settings.config, options.documents)
+
+
+async def _published(settings: Settings, options: DoctorOptions) -> list[Finding]:
+    """Ask the gateway; the authority of a folder of `authz init` is trusted, as its clients do."""
+    if not options.ask_gateway:
+        return []
+    folder = init_folder(options.path.parent)
+    own = None if folder is None else folder / AUTHORITY
+    return await published.examine(settings, own if own is not None and own.is_file() else None)
 
 
 async def _servers(
