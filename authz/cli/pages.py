@@ -15,7 +15,8 @@ examples:
   authz pages --listen unix:/run/authz/pages.sock
 signals:
   SIGTERM  answer what is in flight, then end
-  SIGHUP   read authz.yaml again; one with an error changes nothing
+  SIGHUP   read authz.yaml again; one with an error changes nothing. A change of the file is
+           taken without it (service.watch_config)
 Only Envoy may reach it: it believes the address that stands in X-Forwarded-For.
 """
 

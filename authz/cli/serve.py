@@ -15,7 +15,8 @@ examples:
   authz serve --check unix:/run/authz/check.sock --status 127.0.0.1:9464
 signals:
   SIGTERM  answer what is in flight, then end
-  SIGHUP   read authz.yaml again; one with an error changes nothing
+  SIGHUP   read authz.yaml again; one with an error changes nothing. A change of the file is
+           taken without it (service.watch_config)
   SIGUSR2  with several workers: restart them, one after the other
 """
 

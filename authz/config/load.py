@@ -4,17 +4,17 @@ Invariant: nothing else than `ConfigError` is raised for what a file, its secret
 hold (tests/config/test_hostile.py).
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.config.compile import compile_policy
+from authz.config.digest import ConfigDigest, digest_document, digest_named
 from authz.config.lint import lint
 from authz.config.model import Config
 from authz.config.pins import PinFile, read_pins
 from authz.config.problems import ConfigError, ConfigProblem, Fault, ProblemSeverity, field_name
-from authz.config.secret_files import Secrets, inspect_files, read_secrets
+from authz.config.secret_files import Secrets, inspect_files, read_secrets, secret_files
 from authz.config.tls_files import inspect_tls
 from authz.config.validate import validate
 from authz.config.yaml_loader import SIZE, Position, Tree, UnreadableError, read_tree
@@ -30,6 +30,7 @@ class Settings:
         policy: what decisions are made of.
         secrets: from files and the environment.
         warnings: what a person should look at; nothing that stops the service.
+        digest: names it.
         text: the text of the file.
     """
 
@@ -37,18 +38,30 @@ class Settings:
     policy: Policy
     secrets: Secrets
     warnings: tuple[ConfigProblem, ...]
+    digest: ConfigDigest
     text: str = field(default="", repr=False)
-
-    @property
-    def digest(self) -> str:
-        """Return a short name of the text: another one for another text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
     def filters_lists(self) -> bool:
         """Tell whether an Envoy of our rendering has lists to send for filtering."""
         ours = self.config.service.data_plane == "envoy"
         return ours and any(server.filtered for server in self.policy.servers.values())
+
+    def is_same(self, other: "Settings") -> bool:
+        """Tell whether nothing differs that could have an effect; secrets are compared, too."""
+        return (self.digest, self.config, self.policy, self.secrets) == (
+            other.digest,
+            other.config,
+            other.policy,
+            other.secrets,
+        )
+
+
+def named_files(config: Config) -> Iterator[Path]:
+    """Yield the files that authz reads because a configuration names them."""
+    yield from secret_files(config)
+    pins = (server.pins for server in config.servers.values())
+    yield from (Path(each.file) for each in pins if each is not None)
 
 
 def load(
@@ -98,7 +111,11 @@ def read(
         raise ConfigError(problems)
     approved = {name: each.digests for name, each in pins.items()}
     policy = compile_policy(validated.config, approved)
-    return Settings(validated.config, policy, values, problems, text)
+    digest = ConfigDigest(
+        digest_document(tree.data),
+        digest_named(values.from_files(validated.config), approved) if secrets else "",
+    )
+    return Settings(validated.config, policy, values, problems, digest, text)
 
 
 def _between(

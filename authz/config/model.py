@@ -460,6 +460,11 @@ class ServiceConfig(Section):
         "it runs.",
         "auto",
     )
+    watch_config: StrictBool = field(
+        "Whether a change of authz.yaml, or of a file that it names (keys, passwords, pins), is "
+        "taken by itself: checked first, as a whole, within seconds. `false`: at SIGHUP alone.",
+        True,
+    )
     data_plane: Literal["envoy", "envoy_gateway", "agentgateway"] = field(
         "What asks: the Envoy of `authz envoy-config`, or another data plane, configured by hand "
         "as docs/data-planes.md has it, which says what each of them loses.",
@@ -655,8 +660,8 @@ class PinsConfig(Section):
     """Definitions of tools that somebody has approved."""
 
     file: Annotated[str, value_types.PINS_FILE] = field(
-        "The file that `authz tools SERVER --pin` writes; each reload reads it. One that is "
-        "missing approves nothing."
+        "The file that `authz tools SERVER --pin` writes; a change of it is taken like "
+        "one of authz.yaml. One that is missing approves nothing."
     )
     mode: Literal["enforce", "report"] = field(
         "What happens to a tool whose definition is not the approved one: it is hidden and refused "

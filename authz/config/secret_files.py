@@ -56,6 +56,20 @@ class Secrets:
     identity: SecretStr | None = field(default=None)
     identity_other: SecretStr | None = field(default=None)
 
+    def from_files(self, config: Config) -> Mapping[str, str]:
+        """Return the secrets that stand in files, not in the environment, by member."""
+        members = {"redis_password"} if config.redis.password_file is not None else set()
+        members |= {member for member, _, file, _ in _files(config) if file is not None}
+        found = ((member, getattr(self, member)) for member in sorted(members))
+        return {name: secret.get_secret_value() for name, secret in found if secret is not None}
+
+
+def secret_files(config: Config) -> Iterator[File]:
+    """Yield the files of secrets that a configuration names."""
+    if config.redis.password_file is not None:
+        yield File(config.redis.password_file)
+    yield from (File(file) for _, _, file, _ in _files(config) if file is not None)
+
 
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
     """Read what the configuration names, from files first, then the environment."""

@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from authz.config.addresses import read_tcp
 from authz.config.load import Settings, load
-from authz.config.problems import ConfigError
 from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.server.health import Health
 from authz.server.redis_options import redis_options
+from authz.server.reloader import ConfigReloader, RefusedConfigError
 from authz.server.status import Status
 from authz.telemetry.audit import EventLog
 from authz.telemetry.library_output import capture_library_output
@@ -71,7 +71,8 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
     health = Health()
     health.set("pages", "")  # it is asked while they are served, and not otherwise
     with bound(where) as listener, _status(settings, recorder, health):
-        asyncio.run(_Service(read, env, recorder, health).run(settings, options, listener, where))
+        service = _Service(read, env, recorder, health, configuration)
+        asyncio.run(service.run(settings, options, listener, where))
     return 0
 
 
@@ -154,13 +155,14 @@ class _Service:
         env: Mapping[str, str],
         recorder: Recorder,
         health: Health,
+        file: Path,
     ) -> None:
         self._read = read
+        self._file = file
         self._env = env
         self._recorder = recorder
         self._health = health
         self._built: LoginServer | None = None
-        self._hung_up = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,6 +174,9 @@ class _Service:
     ) -> None:
         self._built = LoginServer(settings, options, self._recorder, health=self._health)
         self._built.start()
+        reloader = ConfigReloader(
+            self._read, self._take, self._recorder, settings, file=self._file, health=self._health
+        )
         server = _NoSignalServer(_uvicorn(self))
         loop = asyncio.get_running_loop()
 
@@ -180,13 +185,15 @@ class _Service:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
-        reloads = asyncio.create_task(self._keep_reloading())
+        loop.add_signal_handler(signal.SIGHUP, reloader.request)
+        reloads = asyncio.create_task(reloader.run())
         serving = asyncio.create_task(server.serve([listener]))
         try:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
                 await asyncio.sleep(0.01)
-            self._recorder.event("started", pages=_shown(where, listener))
+            self._recorder.event(
+                "started", pages=_shown(where, listener), config=str(settings.digest)
+            )
             await serving
         finally:
             reloads.cancel()
@@ -196,26 +203,17 @@ class _Service:
             await self._built.aclose()
         self._recorder.event("stopped")
 
-    async def _keep_reloading(self) -> None:
-        while True:
-            await self._hung_up.wait()
-            self._hung_up.clear()
-            try:
-                await self._reload()
-            except Exception as error:  # noqa: BLE001 - a reload that fails must not stop the pages
-                self._recorder.crash(error)
+    async def _take(self, settings: Settings) -> None:
+        """Serve another configuration from the next request on.
 
-    async def _reload(self) -> None:
+        Raises:
+            RefusedConfigError: where there would be no pages; nothing has changed then.
+            OSError: where the password of Redis cannot be read; as above.
+        """
         try:
-            settings = await asyncio.to_thread(self._read)
             options = _options(settings, self._env)
-        except ConfigError as errors:
-            problems = [str(problem) for problem in errors.problems]
-            self._recorder.event("reload_refused", problems=problems)
-            return
         except PagesConfigError as error:
-            self._recorder.event("reload_refused", problems=[str(error)])
-            return
+            raise RefusedConfigError(str(error)) from None
         old, self._built = (
             self._built,
             LoginServer(settings, options, self._recorder, health=self._health),
@@ -226,7 +224,6 @@ class _Service:
         retiring = asyncio.create_task(_retire(old))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
-        self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
 
 
 async def _retire(old: LoginServer) -> None:

@@ -9,10 +9,15 @@ from types import MappingProxyType
 
 
 class Health:
-    """Keep the state of the service's parts."""
+    """Keep the state of the service's parts.
+
+    Attributes:
+        config: the digest of the configuration in force; empty before there is one.
+    """
 
     def __init__(self) -> None:
         """Begin without parts: not ready until somebody says otherwise."""
+        self.config = ""
         self._parts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._changed = asyncio.Event()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import read_address, read_tcp, worker_addresses
-from authz.config.load import Settings, load, read, read_text
+from authz.config.load import Settings, load
 from authz.process.supervisor import StartError
 from authz.server.redis_options import require_redis
 from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
@@ -38,8 +38,7 @@ def serve(
         AddressError: where an address on the command line is none.
         OSError: where an address cannot be listened on, or the transport does not run.
     """
-    text = read_text(configuration)
-    settings = read(text, str(configuration), env)
+    settings = load(configuration, env)
     require_redis(settings, env, configuration)
     config = settings.config
     recorder = Recorder(Metrics(), EventLog(config.telemetry.log))
@@ -55,7 +54,7 @@ def serve(
     grace = config.issuer.deadline + _GRACE
     worker = WorkerSettings(str(configuration), checks[0], where, grace)
     if len(checks) > 1:
-        return _serve_pool(worker, checks, settings, text, env=env, recorder=recorder)
+        return _serve_pool(worker, checks, settings, env=env, recorder=recorder)
     # It would end the process otherwise; there is nobody to go on meanwhile.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     wanted, fault = config.service.transport, env.get(TRANSPORT_FAULT)
@@ -78,7 +77,6 @@ def _serve_pool(
     worker: WorkerSettings,
     checks: Sequence[str],
     settings: Settings,
-    text: str,
     *,
     env: Mapping[str, str],
     recorder: Recorder,
@@ -86,7 +84,7 @@ def _serve_pool(
     from authz.server.worker_pool import WorkerPool  # noqa: PLC0415 - only where there are several
 
     async def run() -> int:
-        pool = WorkerPool(worker, checks, settings, text, env=env, recorder=recorder)
+        pool = WorkerPool(worker, checks, settings, env=env, recorder=recorder)
         return await pool.run()
 
     return asyncio.run(run())
@@ -101,7 +99,8 @@ def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Reco
 
     async def run() -> None:
         listeners = Listeners(worker.check, worker.status)
-        service = Service(read_again, env, listeners, recorder, worker.grace)
+        file = Path(worker.configuration)
+        service = Service(read_again, env, listeners, recorder, worker.grace, file=file)
         tune_gc()
         await service.run()
 

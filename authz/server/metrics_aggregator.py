@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from authz import __version__
+from authz.server.health import Health
 from authz.server.status import (
     IDENTITY_KEYS,
     Page,
@@ -27,7 +29,7 @@ from authz.server.status import (
     readyz,
 )
 from authz.server.worker_control import ListenAddress
-from authz.telemetry.expositions import Exposition, merge, parse, persisted, render
+from authz.telemetry.expositions import Exposition, merge, of_pool, parse, persisted, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
 _PATIENCE: Final = 1.0
@@ -73,11 +75,13 @@ class WorkerState(NamedTuple):
         ready: whether it may be asked.
         parts: each part and its problem, empty where there is none.
         notes: what is wrong with parts that are ready all the same.
+        config: the digest of the configuration that it runs; empty where it does not say.
     """
 
     ready: bool
     parts: Mapping[str, str]
     notes: Mapping[str, str] = MappingProxyType({})
+    config: str = ""
 
 
 class WorkerMetrics:
@@ -162,7 +166,10 @@ class WorkerMetrics:
             _, body = ask(self._place, "/readyz")
             said = json.loads(body)
             return WorkerState(
-                bool(said["ready"]), _words(said["parts"]), _words(said.get("notes", {}))
+                bool(said["ready"]),
+                _words(said["parts"]),
+                _words(said.get("notes", {})),
+                str(said.get("config", "")),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return WorkerState(ready=False, parts={"worker": _SILENT})
@@ -176,7 +183,11 @@ class MetricsAggregator(StatusPages):
     """Serve the pages of all workers together."""
 
     def __init__(
-        self, slots: Sequence[WorkerMetrics], registry: CollectorRegistry, place: ListenAddress
+        self,
+        slots: Sequence[WorkerMetrics],
+        registry: CollectorRegistry,
+        place: ListenAddress,
+        health: Health | None = None,
     ) -> None:
         """Bind the listener.
 
@@ -184,11 +195,13 @@ class MetricsAggregator(StatusPages):
             slots: the workers' places.
             registry: what the process above counts itself.
             place: where to listen.
+            health: of the process above: the digest in force, and its notes.
 
         Raises:
             OSError: where the address cannot be bound.
         """
         self._slots = slots
+        self._health = Health() if health is None else health
         self._registry = registry
         pages = {
             "/metrics": self._metrics,
@@ -205,7 +218,7 @@ class MetricsAggregator(StatusPages):
 
     def _metrics(self) -> Page:
         self.scrape()
-        found = [persisted(parse(generate_latest(self._registry).decode()))]
+        found = [of_pool(parse(generate_latest(self._registry).decode()))]
         for slot in self._slots:
             found += slot.counts()
         return HTTPStatus.OK, CONTENT_TYPE_LATEST, render(merge(found)).encode()
@@ -225,8 +238,10 @@ class MetricsAggregator(StatusPages):
         }
         ready = any(state.ready for state in states)
         workers = {str(number): state.ready for number, state in enumerate(states)}
-        said: dict[str, object] = {"parts": parts, "workers": workers}
-        notes = {
+        said: dict[str, object] = {"config": self._health.config, "version": __version__}
+        said |= {"parts": parts, "workers": workers}
+        said["configs"] = {str(number): state.config for number, state in enumerate(states)}
+        notes = dict(self._health.notes) | {
             f"worker {number} {part}": words
             for number, state in enumerate(states)
             for part, words in state.notes.items()

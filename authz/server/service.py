@@ -10,10 +10,10 @@ import gc
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from authz.config.load import Settings
-from authz.config.problems import ConfigError
 from authz.core import decision
 from authz.server.assemble import Assembly
 from authz.server.check import Check
@@ -22,6 +22,7 @@ from authz.server.health import Health
 from authz.server.list_filter import ListFilter
 from authz.server.processing import ProcessorFactory, ResponseProcessor
 from authz.server.refusal_limiter import RefusalLimiter
+from authz.server.reloader import ConfigReloader
 from authz.server.status import Status
 from authz.server.tool_catalogues import ToolCatalogues
 from authz.server.worker_control import ListenAddress
@@ -101,6 +102,7 @@ class Service:
         grace: float,
         *,
         transport: MakeTransport = GrpcTransport,
+        file: Path | None = None,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -111,23 +113,24 @@ class Service:
             recorder: where decisions go.
             grace: seconds that what is in flight has at the end.
             transport: makes the transport.
+            file: authz.yaml, to be watched; None where another process tells of its changes.
 
         Raises:
             ConfigError: where the configuration is wrong.
         """
-        self._load = load
         self._env = env
         self._listeners = listeners
         self._recorder = recorder
         self._grace = grace
         self._make_transport = transport
         self._health = Health()
-        self._settings = load()
-        self._assembly = Assembly(self._settings, env, recorder)
+        settings = load()
+        self._assembly = Assembly(settings, env, recorder)
+        self._reloader = ConfigReloader(
+            load, self._take, recorder, settings, file=file, health=self._health
+        )
         self.check = Check(self._assembly.snapshot, recorder, RefusalLimiter())
         self._stop = asyncio.Event()
-        self._hung_up = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self.ports: tuple[int, int] = (0, 0)
         self.started = asyncio.Event()
@@ -156,7 +159,7 @@ class Service:
             async with asyncio.TaskGroup() as tasks:
                 self._assembly.start()
                 look = tasks.create_task(self._keep_looking())
-                reloads = tasks.create_task(self._keep_reloading())
+                reloads = tasks.create_task(self._reloader.run())
                 await transport.start()
                 self._handle_signals()
                 self._recorder.event(
@@ -165,6 +168,7 @@ class Service:
                     status=status.port or self._listeners.status,
                     transport=transport.name,
                     compiled=is_compiled(),
+                    config=str(self._settings.digest),
                 )
                 self.started.set()
                 await self._stop.wait()
@@ -201,39 +205,37 @@ class Service:
 
     def hang_up(self) -> None:
         """Begin to reload, as SIGHUP does."""
-        self._hung_up.set()
+        self._reloader.request()
 
     async def reload(self) -> bool:
         """Take the configuration anew; tell whether it took effect.
 
-        A configuration with an error changes nothing. Listeners stay as they are. Reloads
-        follow one another, so that the file that was read last is the one in force.
+        A configuration with an error changes nothing. Listeners stay as they are.
         """
-        async with self._reloading:
-            return await self._reload()
+        return await self._reloader.reload()
 
-    async def _reload(self) -> bool:
+    @property
+    def _settings(self) -> Settings:
+        return self._reloader.settings
+
+    async def _take(self, settings: Settings) -> None:
+        """Put a configuration in force.
+
+        Raises:
+            ConfigError: where its parts cannot be built; nothing has changed then.
+            OSError: where a secret cannot be read; as above.
+        """
         old = self._assembly
-        try:
-            settings = await asyncio.to_thread(self._load)
-            new = Assembly(settings, self._env, self._recorder, old)
-        except ConfigError as errors:
-            self._recorder.metrics.reloads.labels("refused").inc()
-            problems = [str(problem) for problem in errors.problems]
-            self._recorder.event("reload_refused", problems=problems)
-            return False
+        new = Assembly(settings, self._env, self._recorder, old)
         new.start()
         # Keys of a new issuer have to be there before its tokens are judged; the old
         # configuration holds meanwhile.
         await new.settle(settings.config.issuer.deadline)
-        self._settings, self._assembly = settings, new
+        self._assembly = new
         self.check.snapshot = new.snapshot
         retiring = asyncio.create_task(_retire(old, new))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
-        self._recorder.metrics.reloads.labels("ok").inc()
-        self._recorder.event("reloaded", servers=sorted(settings.policy.servers))
-        return True
 
     async def _drain(self, transport: Transport) -> None:
         self._health.set("drain", "stopping")
@@ -249,19 +251,6 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             loop.add_signal_handler(signal.SIGHUP, self.hang_up)
-
-    async def _keep_reloading(self) -> None:
-        while True:
-            await self._hung_up.wait()
-            self._hung_up.clear()
-            await self._reload_quietly()
-
-    async def _reload_quietly(self) -> None:
-        try:
-            await self.reload()
-        except Exception as error:  # noqa: BLE001 - a reload that fails must not stop the service
-            self._recorder.metrics.reloads.labels("refused").inc()
-            self._recorder.crash(error)
 
     async def _keep_looking(self) -> None:
         while True:

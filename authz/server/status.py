@@ -18,6 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServer
 
+from authz import __version__
 from authz.server.health import Health
 from authz.server.worker_control import ListenAddress
 
@@ -151,7 +152,8 @@ class Status(StatusPages):
         return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def _readyz(self) -> Page:
-        said: dict[str, object] = {"parts": dict(self._health.parts)}
+        said: dict[str, object] = {"config": self._health.config, "version": __version__}
+        said["parts"] = dict(self._health.parts)
         if self._health.notes:
             said["notes"] = dict(self._health.notes)
         return readyz(self._health.ready, said)

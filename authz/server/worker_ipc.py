@@ -62,8 +62,16 @@ class WorkerChannel:
         recorder = Recorder(self._metrics, log, settings.worker)
         capture_library_output(recorder)
         listeners = Listeners(settings.check, settings.status)
+        # Of several workers the process above them watches the files.
+        file = None if settings.text else Path(settings.configuration)
         return Service(
-            self._read, self._env, listeners, recorder, settings.grace, transport=transport
+            self._read,
+            self._env,
+            listeners,
+            recorder,
+            settings.grace,
+            transport=transport,
+            file=file,
         )
 
     def _read(self) -> Settings:

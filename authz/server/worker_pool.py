@@ -16,12 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from authz.config.load import Settings, read, read_text
-from authz.config.problems import ConfigError
+from authz.config.load import Settings, load
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
+from authz.server.health import Health
 from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
+from authz.server.reloader import ConfigReloader
 from authz.server.service import is_compiled
 from authz.server.worker_control import (
     POLICY,
@@ -122,7 +123,6 @@ class WorkerPool:
         worker: WorkerSettings,
         checks: Sequence[str],
         settings: Settings,
-        text: str,
         *,
         env: Mapping[str, str],
         recorder: Recorder,
@@ -134,7 +134,6 @@ class WorkerPool:
             worker: what all workers share; its status address is the one of all.
             checks: where each worker answers Check, in its order.
             settings: what authz.yaml holds.
-            text: its very text.
             env: the environment.
             recorder: where events go, and what this process counts.
             policy: how long workers are waited for.
@@ -142,7 +141,6 @@ class WorkerPool:
         self._worker = worker
         self._checks = checks
         self._service = settings.config.service
-        self._text = text
         self._env = env
         self._recorder = recorder
         self._policy = policy
@@ -150,6 +148,16 @@ class WorkerPool:
         self._in_force = Path()
         self._stop = asyncio.Event()
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._health = Health()
+        self._reloader = ConfigReloader(
+            self._read,
+            self._reload,
+            recorder,
+            settings,
+            file=Path(worker.configuration),
+            announces=False,
+            health=self._health,
+        )
 
     async def run(self) -> int:
         """Run the workers until told to stop; return 0 where all was in order.
@@ -161,11 +169,11 @@ class WorkerPool:
         folder = Path(make_run_folder())
         try:
             self._in_force = folder / "authz.yaml"
-            self._put_in_force(self._text)
+            await self._put_in_force(self._reloader.settings)
             self._workers = [self._make(folder, n) for n in range(len(self._checks))]
             registry = self._recorder.metrics.registry
             metrics = [one.metrics for one in self._workers]
-            aggregator = MetricsAggregator(metrics, registry, self._worker.status)
+            aggregator = MetricsAggregator(metrics, registry, self._worker.status, self._health)
             aggregator.start()
             self._follow_signals()
             try:
@@ -207,11 +215,13 @@ class WorkerPool:
             transport=transport,
             compiled=is_compiled(),
             workers=len(self._workers),
+            config=str(self._reloader.settings.digest),
         )
         async with asyncio.TaskGroup() as tasks:
             around = [
                 tasks.create_task(self._keep_scraping(aggregator)),
                 tasks.create_task(self._run_jobs()),
+                tasks.create_task(self._reloader.run()),
             ]
             running = [tasks.create_task(one.run()) for one in self._workers]
             await self._stop.wait()
@@ -254,7 +264,7 @@ class WorkerPool:
         handlers = {
             signal.SIGTERM: self._stop_all,
             signal.SIGINT: self._stop_all,
-            signal.SIGHUP: lambda: self._jobs.put_nowait(self._reload),
+            signal.SIGHUP: self._reloader.request,
             signal.SIGUSR2: lambda: self._jobs.put_nowait(self._rolling_restart),
         }
         # In a test's thread there are no signals.
@@ -277,15 +287,15 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - what fails here must not stop the workers
                 self._recorder.crash(error)
 
-    async def _reload(self) -> None:
-        """Read authz.yaml; a good one is in force for all workers, one with an error for none."""
-        if await self._read_again():
-            for one in self._workers:
-                one.send(RELOAD)
+    async def _reload(self, settings: Settings) -> None:
+        """Have all workers take the configuration that was read; it has no error."""
+        await self._put_in_force(settings)
+        for one in self._workers:
+            one.send(RELOAD)
 
     async def _rolling_restart(self) -> None:
         """Restart the workers, one after the other, with authz.yaml as it is now."""
-        if not await self._read_again():
+        if not await self._reloader.reload(take=self._put_in_force):
             return
         self._recorder.event("rolling_restart")
         for number, one in enumerate(self._workers):
@@ -297,31 +307,13 @@ class WorkerPool:
                 return
         self._recorder.event("rolling_restart_done", workers=len(self._workers))
 
-    async def _read_again(self) -> bool:
-        """Read authz.yaml and have it in force; tell whether it is."""
-        try:
-            text, settings = await asyncio.to_thread(self._read)
-        except ConfigError as errors:
-            self._recorder.metrics.reloads.labels("refused").inc()
-            problems = [str(problem) for problem in errors.problems]
-            self._recorder.event("reload_refused", problems=problems)
-            return False
-        if settings.config.service.workers != self._service.workers:
-            self._recorder.event(
-                "config_warning", problem="service.workers changes when authz is started again"
-            )
-        self._put_in_force(text)
-        return True
+    def _read(self) -> Settings:
+        return load(Path(self._worker.configuration), self._env)
 
-    def _read(self) -> tuple[str, Settings]:
-        file = Path(self._worker.configuration)
-        text = read_text(file)
-        return text, read(text, str(file), self._env)
-
-    def _put_in_force(self, text: str) -> None:
-        """Put a text in force: as a whole, also for a worker that is just reading it."""
+    async def _put_in_force(self, settings: Settings) -> None:
+        """Put a configuration in force: as a whole, also for a worker that is just reading it."""
         new = self._in_force.with_suffix(".new")
-        new.write_text(text, "utf-8")
+        new.write_text(settings.text, "utf-8")
         new.replace(self._in_force)
 
     async def _keep_scraping(self, aggregator: MetricsAggregator) -> None:

@@ -31,10 +31,15 @@ GAUGES: Final[Mapping[str, Rule]] = {
     # 1 where any worker is in that mode.
     "authz_limiter_mode": max,
     "authz_checks_in_flight": sum,
+    # 1 for every digest that some worker runs, and for every cause that holds somewhere.
+    "authz_config_info": max,
+    "authz_config_not_in_force": max,
     "authz_log_lines_lost": sum,
     # All see the same Redis.
     "authz_revocations_waiting": max,
 }
+# Gauges that the process above the workers sets itself.
+_OF_POOL: Final = frozenset({"authz_config_not_in_force"})
 # Gauges that only grow, and persist like counters.
 _PERSISTED: Final = frozenset({"authz_log_lines_lost"})
 
@@ -80,6 +85,12 @@ def persisted(exposition: Exposition) -> Exposition:
         for name, family in exposition.items()
         if family.kind in _GROWING or name.endswith(_CREATED) or name in _PERSISTED
     }
+
+
+def of_pool(exposition: Exposition) -> Exposition:
+    """Return the families of the process above the workers that are shown beside theirs."""
+    own = {name: family for name, family in exposition.items() if name in _OF_POOL}
+    return persisted(exposition) | own
 
 
 def merge(expositions: Iterable[Exposition]) -> Exposition:

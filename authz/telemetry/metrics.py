@@ -125,6 +125,22 @@ class Metrics:
             "outcome",
         )
         _begin(self.reloads, [("ok",), ("refused",)])
+        self.config_not_in_force: Final = Gauge(
+            "authz_config_not_in_force",
+            "1 while authz.yaml as it is written is not what runs, by cause: refused, replaced (a "
+            "single mounted file), untaken, worker (one runs another configuration).",
+            ["cause"],
+            registry=self.registry,
+        )
+        for cause in ("refused", "replaced", "untaken", "worker"):
+            self.config_not_in_force.labels(cause).set(0)
+        self._config: Final = Gauge(
+            "authz_config_info",
+            "1 for the digest of the configuration in force (label config).",
+            ["config"],
+            registry=self.registry,
+        )
+        self._shown_config = ""
         self.tool_changes: Final = self._counter(
             "authz_tool_changes_total",
             "Tools that a server lists anew or otherwise than before (added, definition, "
@@ -187,6 +203,13 @@ class Metrics:
 
     def _histogram(self, name: str, documentation: str) -> Histogram:
         return Histogram(name, documentation, buckets=_BUCKETS, registry=self.registry)
+
+    def show_config(self, digest: str) -> None:
+        """Show the digest of the configuration in force, and no other."""
+        self._config.labels(digest).set(1)
+        if self._shown_config not in {"", digest}:
+            self._config.remove(self._shown_config)
+        self._shown_config = digest
 
     def follow(self, key_age: Callable[[], float], mode: Callable[[], str]) -> None:
         """Read gauges at every scrape from these functions."""

@@ -1,5 +1,6 @@
 """The service as a process: real gRPC, a real Valkey, an issuer that can be taken away."""
 
+import json
 import os
 import signal
 import time
@@ -273,6 +274,34 @@ def test_a_reload_takes_effect_as_a_whole(shared: ServiceProcess, shared_issuer:
     shared.signal(signal.SIGHUP)
     shared.wait_for("reloaded", reloads + 2)
     assert shared.check(asking()).allowed
+
+
+def test_a_replaced_file_is_taken_by_itself_and_no_request_is_lost(shared: ServiceProcess) -> None:
+    """As editors write it (a new file under the old name), without a signal, while calls come."""
+    text, reloads = shared.config.read_text(), len(shared.events("reloaded"))
+    token = now_token(sub="a-person-of-many-calls")  # others keep their limits
+
+    def replace(new: str) -> list[bool]:
+        nonlocal reloads
+        path = shared.config.with_name("new.yaml")
+        path.write_text(new)
+        path.replace(shared.config)
+        reloads += 1
+        answers = []
+        while len(shared.events("reloaded")) < reloads:
+            answers.append(shared.check(asking(token)).status == 404)
+        return [*answers, shared.check(asking(token)).status == 404]
+
+    refused = replace(text.replace("  files:", "  notes:"))
+    told = shared.events("reloaded")[-1]["config"]
+    assert refused == sorted(refused)
+    assert refused[-1]
+    assert json.loads(shared.get("/readyz")[1])["config"] == told
+    assert count(shared, f'authz_config_info{{config="{told}"}}') == 1
+
+    allowed = replace(text)
+    assert allowed == sorted(allowed, reverse=True)
+    assert not allowed[-1]
 
 
 @pytest.mark.attack("broken-configuration")

@@ -6,6 +6,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from authz import __version__
 from authz.envoy.codec import AUTHORIZATION
 from authz.server.health import Health
 from authz.server.status import IDENTITY_KEYS, Status
@@ -38,7 +39,12 @@ def test_readiness_names_what_is_missing(status: tuple[Status, Health, Metrics])
 
     code, body = get(listener.port, "/readyz")
     assert code == 503
-    assert json.loads(body) == {"ready": False, "parts": {"keys": "not loaded yet"}}
+    assert json.loads(body) == {
+        "ready": False,
+        "config": "",
+        "version": __version__,
+        "parts": {"keys": "not loaded yet"},
+    }
 
     health.set("keys", "")
     assert get(listener.port, "/readyz")[0] == 200

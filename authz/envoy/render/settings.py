@@ -77,7 +77,7 @@ def rendered_from(source: str, where: Topology) -> str:
     """Return the text of `rendered.json`: what watched files were made from.
 
     Args:
-        source: the digest of authz.yaml (`Settings.digest`).
+        source: the digest of authz.yaml (`Settings.digest.file`).
         where: the parts.
     """
     values = {"release": __version__, "source": source, "topology": where.to_json()}

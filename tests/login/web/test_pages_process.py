@@ -126,6 +126,12 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         found.wait_for("reloaded")
         _, body = found.get("/.well-known/oauth-authorization-server")
         assert json.loads(body)["scopes_supported"][0] == "mcp:other"
+        new = found.config.with_name("new.yaml")  # as editors do, and nobody signals
+        new.write_text(good.replace("mcp:tools", "mcp:third"))
+        new.replace(found.config)
+        found.wait_for("reloaded", 2)
+        _, body = found.get("/.well-known/oauth-authorization-server")
+        assert json.loads(body)["scopes_supported"][0] == "mcp:third"
         found.config.write_text("nonsense: true\n")
         found.process.send_signal(signal.SIGHUP)
         found.wait_for("reload_refused")
