@@ -13,7 +13,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from authz.config.addresses import worker_addresses
-from authz.config.load import read, read_text
+from authz.config.load import load
 from authz.config.value_types import Unix
 from authz.process.supervisor import Backoff
 from authz.server.watcher import prepare, watch
@@ -39,8 +39,7 @@ def main() -> int:
     parser.add_argument("--status")
     asked = parser.parse_args()
     host, _, port = asked.status.rpartition(":")
-    text = read_text(asked.config)
-    settings = read(text, str(asked.config), os.environ)
+    settings = load(asked.config, os.environ)
     service = settings.config.service
     checks = [
         str(at) for at in worker_addresses(Unix(asked.check.removeprefix("unix:")), service.workers)
@@ -53,7 +52,7 @@ def main() -> int:
             watched, watcher = prepare(worker, "json", "pyvoy")
             return await watch(watched, watcher, os.environ, POLICY)
         pool = WorkerPool(
-            worker, checks, settings, text, env=os.environ, recorder=recorder, policy=POLICY
+            worker, checks, settings, env=os.environ, recorder=recorder, policy=POLICY
         )
         return await pool.run()
 
