@@ -1,4 +1,4 @@
-"""The front door and the step-up in Chromium, through Envoy, with the real processes behind.
+"""The front door, step-ups and approvals in Chromium, through Envoy, with the real processes behind.
 
 Shown here: what a browser does by itself (cookies, redirects, policies of pages). The client is the
 official one.
@@ -6,14 +6,17 @@ official one.
 
 import asyncio
 import html
+import json
 import re
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, Request
+from playwright.async_api import Browser, BrowserContext, Page, Request
 
+from authz.core.answers import REFUSAL
 from authz_demo.reporter import expect, reason_of, refusal_of
 from tests.support.chromium import (
     ALLOW,
@@ -267,5 +270,103 @@ def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
             await page.get_by_role("button", name=ALLOW).click()
             await log_in(door, page, door.john, here.is_here)
             assert "code" in parse_qs(urlsplit(here.came[0]).query)
+
+    browse(door, game)
+
+
+# Turned text, what has no width, a Cyrillic letter in a Latin word, Hebrew beside digits, markup.
+HOSTILE = (
+    "a\u202egpj.exe\u202c\u200bp\u0430ypal \u05d0\u05d1 12 "
+    "</pre><form action='https://evil.example.test'><button>Approve</button></form>"
+)
+# Of the text in the frame, character by character: its place on the page. Blanks are left out: they
+# may end a line.
+PLACES = """frame => {
+  const found = [];
+  const texts = document.createTreeWalker(frame, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    for (let n = 0; n < texts.currentNode.length; n++) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, n);
+      range.setEnd(texts.currentNode, n + 1);
+      const { left, top, width } = range.getBoundingClientRect();
+      const text = range.toString();
+      if (text.trim()) found.push([text, left, top, width]);
+    }
+  }
+  return found;
+}"""
+
+
+async def approval_page(
+    door: Door, context: BrowserContext, link: str, typed: tuple[str, ...]
+) -> Page:
+    """Follow a link to the call, and compare what the log-in asked for."""
+    page = await context.new_page()
+    await go_to(page, link)
+    await page.get_by_role("button", name=GO_ON).click()
+    ours = door.at("/authz/approval/call?")
+    assert await log_in(door, page, door.john, lambda url: url.startswith(ours)) == typed
+    await page.get_by_role("button", name="Decline").wait_for()
+    return page
+
+
+async def shown_arguments(page: Page) -> str:
+    """Return the arguments as they stand on the page: each character is seen, in its order."""
+    frame = page.locator("pre.data").first
+    places = await frame.evaluate(PLACES)
+    assert min(width for *_, width in places) > 0
+    for (_, left, top, _), (text, next_left, next_top, _) in pairwise(places):
+        assert next_top > top or next_left > left, text
+    return "".join(text for text, *_ in places)
+
+
+@pytest.mark.attack("approval-page-injected")
+def test_an_approval_from_its_link_to_the_call(door: Door) -> None:
+    """A password is enough where no second factor is asked; then the code alone is missing, and
+    afterwards nothing is. Hostile arguments stand on the page as what they are; the call that was
+    approved passes, and the one that was declined is told so.
+    """
+
+    async def game(browser: Browser) -> None:
+        async with (
+            assistant(door, door.john, "Approved files") as files,
+            assistant(door, door.john, "Approved notes") as notes,
+            notes.network.browser() as http,
+            files.at("asked-files", "legacy") as session,
+        ):
+            context = await profile(door, browser)
+
+            told = await session.call_tool("delete_file", {"name": HOSTILE})
+            assert told.meta is not None
+            link = told.meta[REFUSAL]["approval_url"]
+            page = await approval_page(door, context, link, ("password",))
+            await page.get_by_role("button", name="Decline").click()
+            await page.get_by_role("heading", name="Nothing was done").wait_for()
+            told = await session.call_tool("delete_file", {"name": HOSTILE})
+            assert "declined this call" in str(told.content)
+
+            await notes.whoami("asked-notes", "2026-07-28")
+
+            async def call(name: str) -> httpx.Response:
+                return await door.call(http, "asked-notes", notes.token, "delete_note", name=name)
+
+            async def link_of(name: str) -> str:
+                return str(refusal_of(await call(name))[1]["approval_url"])
+
+            page = await approval_page(door, context, await link_of(HOSTILE), ("code",))
+            shown = await shown_arguments(page)
+            assert json.loads(shown) == {"name": HOSTILE.replace(" ", "")}
+            for unseen in ("\u202e", "\u202c", "\u200b", "\u0430", "\u05d0"):
+                assert f"\\u{ord(unseen):04x}" in shown
+            assert await page.locator("form").count() == 1
+            assert await page.get_by_role("button", name="Approve").count() == 1
+            await page.get_by_role("button", name="Approve").click()
+            await page.get_by_role("heading", name="let it try again").wait_for()
+            assert "no note of that name" in (await call(HOSTILE)).text
+            assert reason_of(await call(HOSTILE)) == "approval_required"
+
+            page = await approval_page(door, context, await link_of("plan"), ())
+            assert await shown_arguments(page) == '{"name":"plan"}'
 
     browse(door, game)
