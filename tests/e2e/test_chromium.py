@@ -1,4 +1,4 @@
-"""The front door, step-ups and approvals in Chromium, through Envoy, with the real processes behind.
+"""The front door, step-ups and approvals in Chromium, through Envoy, with real processes behind.
 
 Shown here: what a browser does by itself (cookies, redirects, policies of pages). The client is the
 official one.

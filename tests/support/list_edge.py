@@ -10,12 +10,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from authz.config.addresses import worker_addresses
 from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
@@ -35,7 +36,7 @@ gateway:
   max_body: 64KiB
   max_list: 4MiB
 telemetry: {{log: json}}
-service: {{transport: {transport}, drain_notice: 0s}}
+service: {{transport: {transport}, {service}}}
 servers:
   files:
     upstream: http://files:8000/mcp
@@ -64,12 +65,14 @@ class RawServer:
 
     Attributes:
         pieces: the whole response, in pieces that are sent one by one.
+        choose: which pieces answer a request, by its head; `pieces` where it is None.
         requests: the head of each request that came.
         go_on: waited for before each piece but the first.
     """
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
+        self.choose: Callable[[bytes], list[bytes]] | None = None
         self.requests: list[bytes] = []
         self.go_on = threading.Event()
         self.go_on.set()
@@ -97,7 +100,8 @@ class RawServer:
             while b"\r\n\r\n" not in head:
                 head += connection.recv(65536)
             self.requests.append(head)
-            for number, piece in enumerate(list(self.pieces)):
+            pieces = self.pieces if self.choose is None else self.choose(head)
+            for number, piece in enumerate(list(pieces)):
                 if number:
                     self.go_on.wait(_PATIENCE)
                 connection.sendall(piece)
@@ -156,11 +160,11 @@ class ListEdge:
         body = json.dumps({"jsonrpc": "2.0", "id": rpc_id, "method": method}).encode()
         return self.client("POST", f"/{server}", *headers, body=body)
 
-    def raw_request(self) -> bytes:
+    def raw_request(self, *more: tuple[str, str]) -> bytes:
         """Return the same request for a tools/list as bytes."""
         body = b'{"jsonrpc":"2.0","id":7,"method":"tools/list"}'
         fields = [("host", GATEWAY), ("content-length", str(len(body))), ("connection", "close")]
-        fields += [*_headers(token())]
+        fields += [*_headers(token(), *more)]
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
         return f"POST /files HTTP/1.1\r\n{lines}\r\n".encode() + body
 
@@ -183,8 +187,17 @@ def token(**claims: object) -> str:
 
 
 @contextmanager
-def running_list_edge(transport: str) -> Iterator[ListEdge]:
-    """Run all of it; ports are the system's choice."""
+def running_list_edge(
+    transport: str, service_settings: str = "drain_notice: 0s", *, workers: int = 1, redis: str = ""
+) -> Iterator[ListEdge]:
+    """Run all of it; ports are the system's choice.
+
+    Args:
+        transport: of the service.
+        service_settings: of `service` in authz.yaml.
+        workers: what these say of them.
+        redis: the URL of one that the workers share.
+    """
     with ExitStack() as stack:
         # Short: the path of a Unix socket has 108 bytes at most.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="l")))
@@ -194,13 +207,17 @@ def running_list_edge(transport: str) -> Iterator[ListEdge]:
         issuer = stack.enter_context(running_issuer())
         raw = RawServer()
         stack.callback(raw.close)
-        config = _CONFIG.format(issuer=issuer.address, folder=folder, transport=transport)
+        config = _CONFIG.format(
+            issuer=issuer.address, folder=folder, transport=transport, service=service_settings
+        )
+        if redis:
+            config += f"redis: {{url: '{redis}'}}\n"
         service = stack.enter_context(
-            running_service(folder / "service", config, {"PATH": os.environ["PATH"]})
+            running_service(folder / "service", config, {"PATH": os.environ["PATH"]}, workers)
         )
         service.wait_ready()
         where = Topology(
-            authz=(Unix(f"{folder}/service/check.sock"),),
+            authz=worker_addresses(Unix(f"{folder}/service/check.sock"), workers),
             admin=f"{folder}/admin",
             folder=str(folder),
             upstreams={
