@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import secrets
 import shlex
 import ssl
 import sys
@@ -19,6 +18,7 @@ from authz.authelia.clients import GROUPS, asks_groups
 from authz.cli.common import DONE, FAILED, FILE, CommandError, command, config_argument
 from authz.cli.oauth_login.log_in import log_in
 from authz.cli.oauth_login.request import OAuthLoginError, Wanted
+from authz.config.files import write_atomically
 from authz.config.load import Settings, load
 from authz.core.policy import MODERN
 from authz.server.sample import CLIENT_INFO, message
@@ -226,15 +226,7 @@ def keep(token: str, path: Path) -> None:
         OSError: where that is not possible.
     """
     # A new file, and never one that was there: its mode, and who has it open, are not ours.
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+    write_atomically(path, f"{token}\n")
 
 
 def curl(settings: Settings, server: str, token: Path, cacert: str | None = None) -> str:

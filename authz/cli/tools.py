@@ -7,7 +7,6 @@ Invariant: whatever a server says, nothing but printable ASCII reaches a termina
 import asyncio
 import json
 import os
-import secrets
 import sys
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ from authz.cli.common import (
     state_option,
 )
 from authz.cli.revocation_commands import shown_moment
+from authz.config.files import READABLE, write_atomically
 from authz.config.load import Settings, load
 from authz.config.model import PinsConfig
 from authz.config.pins import PinFile, approve, read_file, write_pins
@@ -66,7 +66,6 @@ from authz.server.tool_rules import (
 )
 
 _MAX_BY: Final = 64
-_READABLE: Final = 0o644
 _EXAMPLES: Final = """\
 examples:
   authz tools files                                each tool, what the server says, its rules
@@ -386,14 +385,7 @@ def _write(file: Path, text: str) -> None:
             raise CommandError(f"there is no folder {file.parent}: make it first", FAILED)
         file.parent.mkdir()
         print(f"authz: made the folder {file.parent}", file=sys.stderr)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("x", encoding="ascii") as stream:
-            stream.write(text)
-        draft.chmod(_READABLE)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(file, text, READABLE)
 
 
 def _print_summary(before: PinFile, after: PinFile, file: Path) -> None:

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from authz.config.files import read_regular
+
 PrivateKey = EllipticCurvePrivateKey | RSAPrivateKey
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
@@ -85,8 +87,7 @@ def make_key(path: Path) -> None:
 def public_half(path: Path) -> PublicKey | None:
     """Return the public half of a private key; None where the file is not here or is no key."""
     try:
-        with path.open("rb") as file:
-            key, algorithm = read_private_key(file.read(_LONGEST_FILE).decode("ascii"))
+        key, algorithm = read_private_key(read_regular(path, _LONGEST_FILE).decode("ascii"))
     except (OSError, ValueError):
         return None
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import IrregularFileError, read_regular
 from authz.config.model import Config
 from authz.config.problems import Fault, WrongValueError, quoted, warning
 from authz.core.catalogue import DefinitionError, ToolDefinition, read_definition
@@ -118,10 +119,11 @@ def read_file(path: Path) -> PinFile:
         OSError: where it cannot be read.
         WrongValueError: where it holds something else.
     """
-    if path.exists() and not path.is_file():
-        raise WrongValueError("this is no regular file", "name a file")
-    with path.open("rb") as stream:
-        return parse_pins(stream.read(LONGEST + 1))
+    try:
+        data = read_regular(path, LONGEST)
+    except IrregularFileError as error:
+        raise WrongValueError(f"{error.strerror}", "name a file") from None
+    return parse_pins(data)
 
 
 def approve(pins: PinFile, definitions: Iterable[ToolDefinition], at: str, by: str) -> PinFile:

@@ -4,7 +4,6 @@ Invariant: neither a secret nor the name of a file that could be one by mistake 
 (tests/config/test_secret_files.py).
 """
 
-import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import SecretStr
 
+from authz.config.files import IrregularFileError, read_regular
 from authz.config.key_files import read_private_key, sealing_lines
 from authz.config.lint.deployment import shared_identity_key
 from authz.config.model import Config
@@ -197,22 +197,16 @@ def _read(file: File) -> str:
         WrongValueError: where it cannot be read, or is no text of a secret's length.
     """
     try:
-        # A FIFO would keep us waiting for somebody who writes.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = stream.read(_LONGEST + 1) if regular else None
-        text = None if data is None else data.decode()
+        return read_regular(file, _LONGEST).decode()
     except FileNotFoundError:
         raise
+    except IrregularFileError as error:
+        raise WrongValueError(f"{error.strerror}", _ONE_LINE) from None
     except OSError as error:
         wrong = f"the file cannot be read: {error.strerror}"
         raise WrongValueError(wrong, "give it to this user") from None
     except UnicodeDecodeError:
         raise WrongValueError("the file holds something else than text", _ONE_LINE) from None
-    if text is None:
-        raise WrongValueError("this is no regular file", _ONE_LINE)
-    return text
 
 
 def _one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from authz.config.files import read_regular
 from authz.config.model import Config
 from authz.config.problems import Fault, ProblemSeverity
 
@@ -53,7 +54,7 @@ def _found(config: Config) -> Iterator[TlsFault]:
         return
     for field, file in (("certificate", tls.certificate), ("key", tls.key)):
         try:
-            Path(file).read_bytes()
+            read_regular(Path(file), 0)  # whether it is there
         except OSError as error:
             yield TlsFault(field, file, f"{error.strerror}", is_unread=True)
             return

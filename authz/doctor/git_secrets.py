@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from authz.config.files import read_regular
 from authz.config.location import ANSWERS, init_folder
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, ok, problem, warning
@@ -246,11 +246,7 @@ def _absolute(path: Path) -> Path:
 def _read(path: Path) -> bytes | None:
     """Return the content of a secret's file; None where it is none, or cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            content = file.read(_LONGEST + 1)
+        content = read_regular(path, _LONGEST)
     except OSError:
         return None
     return content if _SHORTEST <= len(content) <= _LONGEST else None

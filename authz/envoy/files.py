@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from urllib.parse import quote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from authz.config.files import READABLE, write_atomically
 from authz.config.yaml_writer import comment_text, to_yaml
 
 ENVOY_FILE: Final = "envoy.yaml"
@@ -176,19 +176,8 @@ def write(path: Path, text: str) -> None:
     Raises:
         OSError: where that is not possible; nothing is left then.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            # They hold no secret, and Envoy may run as another user.
-            os.fchmod(file.fileno(), _READABLE)
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    # They hold no secret, and Envoy may run as another user.
+    write_atomically(path, text, READABLE)
 
 
 def _text(path: Path) -> str | None:

@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import write_atomically
 from authz.local import probe
-from authz.local.state import SetupError, State, write_private
+from authz.local.state import SetupError, State
 from authz.process.service import ServiceSpec
 
 ADMIN: Final = "admin"
@@ -35,7 +36,7 @@ def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -
         SetupError: where no Envoy is installed.
     """
     for name, text in files.items():
-        write_private(state.envoy / name, text)
+        write_atomically(state.envoy / name, text)
     admin = state.socket(ADMIN)
 
     async def ready() -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import read_regular
 from authz.config.load import Settings
 from authz.ledger.redis import RedisOptions
 from authz.local.state import FAILED, SetupError, State
@@ -12,6 +13,7 @@ from authz.local.valkey import USER
 from authz.server.redis_options import PASSWORD_FILE, URL, USERNAME, redis_options
 
 # A person waits longer than a request does.
+_LONGEST: Final = 256  # bytes of a password of ours
 _PATIENCE: Final = 5.0
 
 
@@ -33,7 +35,7 @@ def shared_redis(settings: Settings, env: Mapping[str, str], folder: Path) -> Re
         return replace(options, timeout=_PATIENCE)
     state = State(folder.absolute())
     try:
-        password = state.redis_password.read_text("ascii").strip()
+        password = read_regular(state.redis_password, _LONGEST).decode("ascii").strip()
     except FileNotFoundError:
         raise SetupError(
             "there is no Redis to ask: authz.yaml has no redis.url, and no `authz up` has"

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import read_regular, write_atomically
 from authz.config.value_types import LONGEST_SOCKET
 
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]*")
 _SOCKETS: Final = "run"
 _LONGEST_NAME: Final = 16
+_LONGEST_SECRET: Final = 256  # bytes
 _LONGEST_FOLDER: Final = LONGEST_SOCKET - len(f"/{_SOCKETS}/.sock") - _LONGEST_NAME
 _OTHERS: Final = 0o077
 _FOLDERS: Final = (_SOCKETS, "log", "valkey", "envoy")
@@ -108,9 +110,9 @@ def secret(path: Path) -> str:
     """
     try:
         if not path.exists():
-            write_private(path, secrets.token_urlsafe(32) + "\n")
+            write_atomically(path, secrets.token_urlsafe(32) + "\n")
         status = path.lstat()
-        text = path.read_text("ascii").strip()
+        text = read_regular(path, _LONGEST_SECRET).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(status.st_mode) or not _ours(status):
@@ -118,19 +120,6 @@ def secret(path: Path) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]{43}", text) is None:
         raise SetupError(f"{path} holds no password of ours: remove it, a new one is made")
     return text
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file with mode 600, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink()
-        raise
 
 
 def _check_path(path: Path) -> None:

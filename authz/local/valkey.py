@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import write_atomically
 from authz.local import probe
-from authz.local.state import SetupError, State, secret, write_private
+from authz.local.state import SetupError, State, secret
 from authz.process.service import ServiceSpec
 
 USER: Final = "authz"
@@ -121,7 +122,7 @@ def valkey(
         commands=" ".join(f"+{command}" for command in commands),
     )
     configuration = state.valkey / "valkey.conf"
-    write_private(configuration, text)
+    write_atomically(configuration, text)
 
     async def ready() -> bool:
         return await probe.redis(socket, USER, password)

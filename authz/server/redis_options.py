@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import read_regular
 from authz.config.load import Settings
 from authz.config.problems import ConfigError, ConfigProblem, ProblemSeverity
 from authz.ledger.redis import RedisOptions
 
+_LONGEST: Final = 16 * 1024  # bytes of a password file
 URL: Final = "AUTHZ_REDIS_URL"
 USERNAME: Final = "AUTHZ_REDIS_USERNAME"
 PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - the variable's name
@@ -58,7 +60,7 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
 
 def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
     file = env.get(PASSWORD_FILE)
-    password = "" if file is None else Path(file).read_text("utf-8").rstrip("\r\n")
+    password = "" if file is None else read_regular(Path(file), _LONGEST).decode().rstrip("\r\n")
     try:
         return RedisOptions(env[URL], env.get(USERNAME, ""), password, deployment)
     except ValueError as error:

@@ -3,8 +3,6 @@
 The authority's key is never written: it signs once.
 """
 
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from authz.config.files import READABLE, write_atomically
 
 LIFETIME = timedelta(days=7)
 _CLOCKS_DIFFER = timedelta(minutes=5)
@@ -95,9 +95,9 @@ def write_certificates(
     made = new_certificate_pair(names, now)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = CertificateFiles(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
-    _write(paths.authority, made.authority, 0o644)
-    _write(paths.key, made.key, 0o600)
-    _write(paths.certificate, made.certificate, 0o644)
+    write_atomically(paths.authority, made.authority, READABLE)
+    write_atomically(paths.key, made.key)
+    write_atomically(paths.certificate, made.certificate, READABLE)
     return paths
 
 
@@ -183,18 +183,3 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file in one step: readers see the old one or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

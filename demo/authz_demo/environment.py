@@ -298,6 +298,7 @@ def write_environment(
         key=certificates.key,
         metrics=place.metrics,
         domain=place.domain,
+        folder=place.folder,
         door_key=front_door.write_key(place.folder) if door else "",
         age=age,
     )

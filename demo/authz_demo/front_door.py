@@ -41,6 +41,7 @@ clients:
 servers:
   notes:
     upstream: http://notes/mcp
+    socket: {folder}/notes.sock
     scopes: [mcp:notes]
     versions: ['2026-07-28']
     limits: [{{per: [client, user], rate: 60/minute}}]

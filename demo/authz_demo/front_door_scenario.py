@@ -4,6 +4,8 @@ Most steps are those of `scenario`. A person keeps one browser, so that Authelia
 when a step-up begins.
 """
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from authz_demo.scenario import Scenario, Step, error_messages, network_of, run_
 _NAME: Final = "dynamic/loopback"  # what rules and limits call a program that registered itself
 _CLIENT: Final = "demo"
 _TOOL: Final = "delete_note"
+# No rule names it, and `authz tools` says so.
+_UNNAMED: Final = "write_note"
+_NOT_OFFERED: Final = "not offered"
 # In the demonstration a log-in is not enough to delete something: its person is asked each time.
 _LOG_IN_IS_ENOUGH: Final = "second_factor: {method: totp, max_login_age: 1m}"
 _ASKED_ANEW: Final = "second_factor: {method: totp, max_login_age: 1m, evidence: [step_up]}"
@@ -94,6 +99,28 @@ class FrontDoorScenario(Scenario):
             except Exception as refused:  # noqa: BLE001 - the SDK raises groups of anything
                 self.reporter.received(f"bob got no further: {'; '.join(error_messages(refused))}")
         require(storage.tokens is None, "no token")
+
+    async def lists(self) -> None:
+        """Require that a client was shown what it may use, and that `authz tools` says why."""
+        shown = self.listed[f"{_CLIENT} notes"]
+        self.reporter.note(f"  the list that it was sent: {', '.join(shown)}")
+        self.reporter.sent("the operator runs: authz tools notes")
+        words = ("-P", "-m", "authz", "tools", "notes", str(self.environment.configuration))
+        command = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await command.communicate()
+        require(command.returncode == 0, "the table of all tools")
+        lines = output.decode().splitlines()
+        for line in lines:
+            self.reporter.note(f"  {line}")
+        offered = {line.split()[0]: _NOT_OFFERED not in line for line in lines[1:]}
+        require(not offered[_UNNAMED], f"{_UNNAMED} under no rule")
+        require(
+            shown == [name for name, is_offered in offered.items() if is_offered],
+            "each tool that is offered, in the server's order, and no other",
+        )
+        require(_TOOL in shown, "a tool that waits for a step-up")
 
     async def approval(self) -> None:
         """Require that a person sees a call, and that it passes as it was shown, once."""
@@ -204,6 +231,10 @@ _STEPS: Final[tuple[Step, ...]] = (
     (
         "A client that knows a URL alone: it registers, john agrees and types password and TOTP",
         FrontDoorScenario.by_url_alone,
+    ),
+    (
+        "What it was shown there: the tools that it may use; `authz tools` has the others too",
+        FrontDoorScenario.lists,
     ),
     (
         "The same with sessions (2025-11-25), at a server that asks for TOTP",

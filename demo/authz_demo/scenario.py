@@ -40,6 +40,7 @@ class Scenario:
         reporter: where the steps are shown.
         network: how its names are reached.
         tokens: access tokens by who holds them, as they come.
+        listed: the tools that each of them was shown.
     """
 
     environment: Environment
@@ -47,6 +48,7 @@ class Scenario:
     network: LoopbackNetwork
     http: httpx.AsyncClient
     tokens: dict[str, str] = field(default_factory=dict)
+    listed: dict[str, list[str]] = field(default_factory=dict)
 
     # --- steps, in their order ----------------------------------------------------------------
 
@@ -217,6 +219,7 @@ class Scenario:
             require(len(login.opened) == 1, "one log-in")
             self.reporter.received(f"a 401, and {who.username} logged in")
             self.reporter.received(f"tools/list: {', '.join(tools)}")
+            self.listed[f"{client_id} {server}"] = tools
             require(tool in tools, f"the tool {tool}")
             result = await client.call_tool(tool, {})
             require(not result.is_error, "an answer of the tool")

@@ -10,6 +10,7 @@ from authz_demo.front_door_scenario import require_step_up, run_front_door_scena
 from tests.e2e.authelia import issuer_of_the_environment
 from tests.support.demo_environment import RunningEnvironment, running_environment
 
+UNFILTERED = "filter_lists: false"
 Walked = Callable[[Callable[[str], str]], list[str]]
 
 
@@ -47,6 +48,7 @@ def test_the_walk_notices_every_sabotaged_rule(
             ("    second_factor: totp\n", ""),
             ("rate: 5/5 seconds", "rate: 50/5 seconds"),
             ("{approve: each_call}", "{}"),
+            ("    versions: ['2026-07-28']\n    limits", f"    {UNFILTERED}\n    limits"),
         ):
             assert rule in text
             text = text.replace(rule, instead)
@@ -55,6 +57,7 @@ def test_the_walk_notices_every_sabotaged_rule(
     failed = run(lambda text: sabotaged(require_step_up(text)))
 
     for step in (
+        "What it was shown",
         "Read a note",
         "Delete something",
         "stopped at the log-in",

@@ -121,10 +121,10 @@ def test_a_rolling_restart_shows_each_list_filtered(edge: ListEdge) -> None:
 
     assert edge.service.events("rolling_restart_stopped") == []
     assert ended.keys() == {" ".join(SEEN)}, ended
-    for each in cut:
-        assert b" 200 OK" in each
-        assert not each.endswith(b"0\r\n\r\n"), "a whole response"
-        assert b"tools" not in each
+    for answer in cut:
+        assert b" 200 OK" in answer
+        assert not answer.endswith(b"0\r\n\r\n"), "a whole response"
+        assert b"tools" not in answer
 
 
 @pytest.mark.attack("list-unfiltered")

@@ -456,6 +456,18 @@ def test_watched_files_say_what_the_one_file_says() -> None:
     assert dynamic == static
 
 
+@pytest.mark.parametrize("plane", ["envoy", "envoy_gateway", "agentgateway"])
+def test_lists_go_to_a_service_that_filters_them(plane: str) -> None:
+    """The filter is rendered where the service takes its streams, and nowhere else."""
+    tools = SMALLEST.replace("8000/mcp}", "8000/mcp, tools: {read_*: {}}}")
+    text = f"{tools}service: {{data_plane: {plane}}}\n"
+    found = settings(text)
+
+    assert found.filters_lists == (plane == "envoy")
+    for files in (render(found, Topology()), render_watched(found, WATCHED)):
+        assert any("filters.http.composite" in each for each in files.values()) == found.filters_lists
+
+
 def test_a_server_is_in_clusters_and_routes_alone() -> None:
     """Another server changes neither listeners, which would cut streams, nor what needs a restart.
 

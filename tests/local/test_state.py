@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.local.state import FAILED, MISCONFIGURED, SetupError, State, held, secret, write_private
+from authz.config.files import write_atomically
+from authz.local.state import FAILED, MISCONFIGURED, SetupError, State, held, secret
 
 
 def test_private(place: Path) -> None:
@@ -103,7 +104,7 @@ def test_secret_is_made_once(place: Path) -> None:
 @pytest.mark.parametrize("text", ["", "short\n", "x" * 44, "a b" + "x" * 40, "é" * 43])
 def test_no_secret_of_ours(place: Path, text: str) -> None:
     """A file that holds something else is not used, and its text is repeated nowhere."""
-    write_private(place / "a", text)
+    write_atomically(place / "a", text)
 
     with pytest.raises(SetupError) as refused:
         secret(place / "a")
@@ -116,6 +117,14 @@ def test_open_secret(place: Path) -> None:
     (place / "a").chmod(0o640)
 
     with pytest.raises(SetupError, match="readable by others"):
+        secret(place / "a")
+
+
+def test_a_pipe_in_the_place_of_a_secret(place: Path) -> None:
+    """It keeps nobody waiting."""
+    os.mkfifo(place / "a", 0o600)
+
+    with pytest.raises(SetupError, match="no regular file"):
         secret(place / "a")
 
 

@@ -119,10 +119,10 @@ def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
 def watched_files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
     """Return the text of every file of an Envoy that follows changes.
 
-    Only what `envoy.yaml` holds needs a restart. The list filter is always there: were it to come
-    with the first server that needs it, open streams would be cut.
+    Only what `envoy.yaml` holds needs a restart. The list filter is there before a server needs it:
+    were it to come with the first one, open streams would be cut.
     """
-    settings = replace(settings, filters_lists=True)
+    settings = replace(settings, filters_lists=settings.may_filter_lists)
     found = {ENVOY_FILE: _text(_watching(settings, where), _WATCHING_HEADER)}
     if settings.gateway.tls is not None:
         found[CERTIFICATE_FILE] = _text(certificate(settings.gateway.tls), _CERTIFICATE_HEADER)

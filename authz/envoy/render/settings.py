@@ -208,6 +208,7 @@ class EnvoySettings:
         portal: None where the issuer is served elsewhere.
         pages: None where there is no front door.
         filters_lists: whether the lists of some server are filtered.
+        may_filter_lists: whether they could be after a reload: authz filters for our Envoy alone.
     """
 
     url: Url
@@ -218,6 +219,7 @@ class EnvoySettings:
     portal: IssuerPortal | None
     pages: FrontDoorPages | None
     filters_lists: bool = False
+    may_filter_lists: bool = False
 
 
 def envoy_settings(settings: Settings, where: Topology) -> EnvoySettings:
@@ -231,7 +233,8 @@ def envoy_settings(settings: Settings, where: Topology) -> EnvoySettings:
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
-        filters_lists=any(server.filtered for server in settings.policy.servers.values()),
+        filters_lists=settings.filters_lists,
+        may_filter_lists=config.service.data_plane == "envoy",
     )
 
 
