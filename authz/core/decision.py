@@ -44,7 +44,8 @@ from authz.core.ledger import (
 )
 from authz.core.limits import Quota, Take, bucket_id
 from authz.core.mcp import NAME_HEADER
-from authz.core.methods import Counts
+from authz.core.methods import PROMPTS_GET, TOOLS_CALL, Counts
+from authz.core.parameter_headers import parameter_headers
 from authz.core.policy import (
     MODERN,
     DeclaredClient,
@@ -757,7 +758,13 @@ def _judged_headers(pending: PendingDecision) -> tuple[tuple[str, str], ...]:
         judged.append((SESSION_HEADER, pending.call.session_id))
     if pending.message is not None and "," in headers.get(NAME_HEADER, ""):
         judged.append((NAME_HEADER, headers[NAME_HEADER]))
+    if pending.message is not None and pending.message.method in _WITH_ARGUMENTS:
+        repeated = parameter_headers(headers).items()
+        judged += [(name, value) for name, value in repeated if "," in value and value.isascii()]
     return tuple(judged)
+
+
+_WITH_ARGUMENTS: Final = frozenset({TOOLS_CALL, PROMPTS_GET})
 
 
 def _listing(pending: PendingDecision) -> str:

@@ -88,6 +88,7 @@ class Detail(StrEnum):
     MCP_METHOD = "mcp-method"
     MCP_NAME_MISSING = "mcp-name is missing"
     MCP_NAME = "mcp-name"
+    MCP_PARAM = "mcp-param-*"
     # --- the token's form -------------------------------------------------------------------
     OTHER_SCHEME = "credentials of another scheme"
     NOT_ONE_BEARER_TOKEN = "not one bearer token"  # noqa: S105 - words

@@ -25,6 +25,7 @@ from authz.core.operations import (
     UnreadableOperationError,
     operations,
 )
+from authz.core.parameter_headers import repeat_arguments
 from authz.core.policy import (
     DeclaredClient,
     FrontDoor,
@@ -61,14 +62,16 @@ class Match(Enum):
     """Name whether rules were found for what a message is about.
 
     MATCHED: for all of it. NO_RULE: no pattern matches. NO_CONDITION: a pattern does, but the
-    conditions of no rule hold. ARGUMENT: a condition cannot be judged. LOOSE_URI: a URI is not in
-    its one spelling. UNREADABLE: it cannot be told what the message is about.
+    conditions of no rule hold. ARGUMENT: a condition cannot be judged. HEADER: a header that
+    repeats an argument says something else. LOOSE_URI: a URI is not in its one spelling.
+    UNREADABLE: it cannot be told what the message is about.
     """
 
     MATCHED = "matched"
     NO_RULE = "no_rule"
     NO_CONDITION = "no_condition"
     ARGUMENT = "argument"
+    HEADER = "header"
     LOOSE_URI = "loose_uri"
     UNREADABLE = "unreadable"
 
@@ -352,6 +355,9 @@ def _used(  # noqa: PLR0917 - what it is found by
         return _chosen(server, matching.rules, about, Match.NO_RULE, cache, definition)
     if not matching.conditional:
         return _chosen(server, matching.rules, about, Match.MATCHED, cache, definition)
+    if not repeat_arguments(message.headers, message.arguments):
+        # The server, or a proxy before it, may act on the header.
+        return _chosen(server, (), about, Match.HEADER, cache, definition)
     holding, offered = list[Rule](), not server.names(kind)
     for number, rule in enumerate(matching.rules):
         outcome = judge(rule.when, message.arguments) if rule.when else Outcome.HOLDS
@@ -551,6 +557,8 @@ def _check_operation(context: RuleContext) -> None:
     if kind is None:
         return
     reason, no_rule = _NOT_ALLOWED[kind]
+    if match is Match.HEADER:
+        raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_PARAM)
     if match in _ARGUMENTS:
         raise RefusedError(Reason.ARGUMENTS_NOT_ALLOWED, _ARGUMENTS[match])
     if match is not Match.MATCHED:

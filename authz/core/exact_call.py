@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from authz.core.detail import Detail
+from authz.core.parameter_headers import parameter_headers
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.core.strict_json import has_surrogate
@@ -31,8 +32,6 @@ _MAX_DIGITS: Final = 40  # of a fraction, before arithmetic is done with it
 # The members of `_meta` that differ between a call and its repetition, and ask nothing of a tool:
 # where progress is reported to (MCP), and the trace that it belongs to (W3C Trace Context).
 _PER_REQUEST: Final = frozenset({"progressToken", "traceparent", "tracestate"})
-# MCP 2026-07-28 (SEP-2243): headers that repeat arguments; a server might read them instead.
-_PARAMETER_HEADERS: Final = "mcp-param-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +75,8 @@ def exact_call(request: HttpRequest, questions: frozenset[str]) -> ExactCall:
     query = request.path.partition("?")[2]
     if query:
         call["query"] = query
-    headers = {
-        name: value
-        for name, value in request.headers.items()
-        if name.startswith(_PARAMETER_HEADERS)
-    }
+    # A server might read these instead.
+    headers = parameter_headers(request.headers)
     if headers:
         call["headers"] = headers
     if _depth(call, DEEPEST + 1) > DEEPEST:

@@ -66,6 +66,13 @@ def _no_params() -> Mapping[str, object]:
     return _NO_PARAMS
 
 
+_NO_HEADERS: Final[dict[str, str]] = {}  # nor to it
+
+
+def _no_headers() -> Mapping[str, str]:
+    return _NO_HEADERS
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """Hold what a decision needs of one JSON-RPC message.
@@ -83,8 +90,9 @@ class Message:
             (MCP 2026-07-28, "Multi Round-Trip Requests").
         follows_tasks: whether it may ask for what tools return to others of its requests: a
             subscriptions/listen that names more than the changes which MCP itself tells of.
-        params: all of `params`, as they were read; empty where there are none. Neither compared nor
-            shown: they hold what callers send.
+        params: all of `params`, as they were read; empty where there are none.
+        headers: those of the request, by lower-case name. Like `params` neither compared nor shown:
+            they hold what callers send.
     """
 
     kind: MessageKind
@@ -96,6 +104,7 @@ class Message:
     is_continuation: bool = False
     follows_tasks: bool = False
     params: Mapping[str, object] = field(default_factory=_no_params, repr=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=_no_headers, repr=False, compare=False)
 
     @property
     def arguments(self) -> Mapping[str, object] | None:
@@ -234,6 +243,7 @@ def read(
         not _GOING_ON.isdisjoint(params),
         method == LISTEN and _follows_tasks(params),
         params,
+        headers,
     )
 
 
@@ -465,7 +475,7 @@ def _check_mirrors(
         if required and method in _NAMED:
             raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME_MISSING)
         return
-    name = _decoded(sent)
+    name = decode_mirror(sent)
     if not name or kind is not MessageKind.REQUEST or name not in _names(method, params):
         raise RefusedError(Reason.HEADER_MISMATCH, Detail.MCP_NAME)
 
@@ -481,8 +491,8 @@ def _names(method: str, params: _Members) -> list[object]:
     return [] if method in _KNOWN else list(params.values())
 
 
-def _decoded(value: str) -> str | None:
-    """Decode an Mcp-Name (MCP 2026-07-28, "Value Encoding"); None where it is malformed."""
+def decode_mirror(value: str) -> str | None:
+    """Decode a mirror header (MCP 2026-07-28, "Value Encoding"); None where it is malformed."""
     if not value.isascii() or not value.isprintable() or value.strip() != value:
         return None
     sentinel = _SENTINEL.fullmatch(value)

@@ -191,7 +191,8 @@ class Reason(Enum):
         "The MCP headers are missing or do not say what the body says.",
         meaning=(
             "Mcp-Method, Mcp-Name or MCP-Protocol-Version is missing or says something else than "
-            "the body: a defect of the client, or of a proxy before Envoy that drops headers."
+            "the body: a defect of the client, or of a proxy before Envoy that drops headers. "
+            "Where a rule has `when`, the same of Mcp-Param-* and the arguments."
         ),
         fix=_CALLER,
     )

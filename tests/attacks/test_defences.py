@@ -759,6 +759,16 @@ BELONGINGS = (
         "if outcome is Outcome.UNREADABLE:", "if False:", _OPERATIONS,
     ),
     Defence(
+        "A header that repeats an argument says what the body says", "authz/core/evaluation.py",
+        "_used", "if not repeat_arguments(message.headers, message.arguments):", "if False:",
+        ("tests/core/test_parameter_headers.py",),
+    ),
+    Defence(
+        "Two headers that repeat one argument are sent on as one", "authz/core/decision.py",
+        "_judged_headers", 'if "," in value and value.isascii()', "if False",
+        ("tests/core/test_parameter_headers.py",),
+    ),
+    Defence(
         "A member alike to an argument's name is not overlooked", "authz/core/json_pointer.py",
         "_member", "return NotFound.ALIKE if alike else", "return",
         (*_OPERATIONS, "tests/core/test_json_pointer.py"),

@@ -465,7 +465,9 @@ def test_lists_go_to_a_service_that_filters_them(plane: str) -> None:
 
     assert found.filters_lists == (plane == "envoy")
     for files in (render(found, Topology()), render_watched(found, WATCHED)):
-        assert any("filters.http.composite" in each for each in files.values()) == found.filters_lists
+        assert (
+            any("filters.http.composite" in each for each in files.values()) == found.filters_lists
+        )
 
 
 def test_a_server_is_in_clusters_and_routes_alone() -> None:
