@@ -88,6 +88,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
         "show who did what, and verify the trail",
         "authz audit --person ada --since 2d",
     ),
+    "status": CommandEntry(
+        Task.DIAGNOSE,
+        "say what each program runs, and whether that is what is written",
+        "authz status authz.yaml",
+    ),
     "doctor": CommandEntry(
         Task.DIAGNOSE,
         "look at a deployment: what is wrong, and which line mends it",

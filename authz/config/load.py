@@ -57,7 +57,7 @@ class Settings:
         )
 
 
-def named_files(config: Config) -> Iterator[Path]:
+def watched_files(config: Config) -> Iterator[Path]:
     """Yield the files that authz reads because a configuration names them."""
     yield from secret_files(config)
     pins = (server.pins for server in config.servers.values())

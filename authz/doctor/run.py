@@ -23,6 +23,7 @@ from authz.doctor import (
     issuer,
     published,
     redis,
+    running,
     servers,
     token,
 )
@@ -94,6 +95,7 @@ async def examine(
         _within(published.PART, _published(settings, options)),
         _within(servers.PART, _servers(settings, options, location)),
         _within(redis.PART, _redis(settings, location, clock)),
+        _within(running.PART, running.examine(settings, options.path)),
         _within(envoy.PART, _envoy(settings, options)),
     )
     return [finding for part in found for finding in part]

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz.config.addresses import read_tcp
 from authz.config.load import Settings, load
+from authz.config.restarts import restarts_of_pages
 from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.server.health import Health
@@ -175,7 +176,13 @@ class _Service:
         self._built = LoginServer(settings, options, self._recorder, health=self._health)
         self._built.start()
         reloader = ConfigReloader(
-            self._read, self._take, self._recorder, settings, file=self._file, health=self._health
+            self._read,
+            self._take,
+            self._recorder,
+            settings,
+            file=self._file,
+            health=self._health,
+            restarts=restarts_of_pages,
         )
         server = _NoSignalServer(_uvicorn(self))
         loop = asyncio.get_running_loop()

@@ -29,10 +29,11 @@ from authz.server.status import (
     readyz,
 )
 from authz.server.worker_control import ListenAddress
-from authz.telemetry.expositions import Exposition, merge, of_pool, parse, persisted, render
+from authz.telemetry.expositions import Exposition, Family, merge, of_pool, parse, persisted, render
 
 # Seconds for a worker to answer; a page needs a millisecond or two.
 _PATIENCE: Final = 1.0
+_CONFIG: Final = "authz_config_info"
 _GONE: Final = "it does not run"
 _SILENT: Final = "it does not answer"
 
@@ -143,6 +144,13 @@ class WorkerMetrics:
             # A worker that has ended meanwhile has been counted by `end`.
             if generation == self._generation:
                 self._last = found
+
+    @property
+    def config(self) -> str:
+        """Return the digest of what the worker runs, as it said last; empty where it has not."""
+        with self._lock:
+            shown = self._last.get(_CONFIG, Family("gauge")).values
+        return next((name.split('"')[1] for name, value in shown.items() if value), "")
 
     def page(self, path: str) -> bytes | None:
         """Return a page of the worker; None where it does not answer, or has none."""

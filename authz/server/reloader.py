@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.changes import ConfigFiles, FileMount, Look, file_mount
-from authz.config.load import Settings, named_files
+from authz.config.load import Settings, watched_files
 from authz.config.model import Config
 from authz.config.problems import ConfigError
 from authz.server.health import Health
@@ -123,7 +123,7 @@ class ConfigReloader:
         self._mount: FileMount | None = None
         if file is not None:
             self._files = ConfigFiles(file)
-            self._files.follow(named_files(settings.config))
+            self._files.follow(watched_files(settings.config))
             self._mount = file_mount(file)
         if announces:
             recorder.metrics.show_config(str(settings.digest))
@@ -155,6 +155,15 @@ class ConfigReloader:
                 self._recorder.metrics.reloads.labels("refused").inc()
                 self._set(NotInForce.REFUSED, _CRASHED, tell=False)
                 self._recorder.crash(error)
+
+    def tell_of_workers(self, numbers: Sequence[int]) -> None:
+        """Say which workers run another configuration than the process above them gave out."""
+        if numbers:
+            names = ", ".join(map(str, numbers))
+            words = f"worker {names} runs another configuration than the others (SIGUSR2 restarts)"
+            self._set(NotInForce.WORKER, words, tell=True)
+        else:
+            self._clear(NotInForce.WORKER)
 
     async def look(self) -> None:
         """Compare the files with what is in force, and take what has changed and is whole."""
@@ -273,7 +282,7 @@ class ConfigReloader:
         self._refused = ()
         self._clear(NotInForce.REFUSED, NotInForce.UNTAKEN)
         if self._files is not None:
-            self._files.follow(named_files(settings.config))
+            self._files.follow(watched_files(settings.config))
 
     def _set(self, cause: NotInForce, words: str, *, tell: bool) -> None:
         if tell and self._told_causes.get(cause) != words:

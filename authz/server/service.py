@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from authz.config.load import Settings
+from authz.config.restarts import restarts_of_serve
 from authz.core import decision
 from authz.server.assemble import Assembly
 from authz.server.check import Check
@@ -127,7 +128,13 @@ class Service:
         settings = load()
         self._assembly = Assembly(settings, env, recorder)
         self._reloader = ConfigReloader(
-            load, self._take, recorder, settings, file=file, health=self._health
+            load,
+            self._take,
+            recorder,
+            settings,
+            file=file,
+            health=self._health,
+            restarts=restarts_of_serve,
         )
         self.check = Check(self._assembly.snapshot, recorder, RefusalLimiter())
         self._stop = asyncio.Event()

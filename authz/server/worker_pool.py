@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings, load
+from authz.config.restarts import restarts_of_serve
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
@@ -35,6 +36,9 @@ from authz.telemetry.recorder import Recorder
 
 # Seconds between two scrapes of the workers' metrics.
 _SCRAPE: Final = 1.0
+# Scrapes in a row in which a worker runs another configuration until that is told: a reload waits
+# for keys of a new issuer.
+_DIFFERING: Final = 20
 # Seconds between two looks whether a worker is ready, and until one has to be.
 _POLL: Final = 0.05
 _READY: Final = 60.0
@@ -149,6 +153,7 @@ class WorkerPool:
         self._stop = asyncio.Event()
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._health = Health()
+        self._differing = 0
         self._reloader = ConfigReloader(
             self._read,
             self._reload,
@@ -157,6 +162,7 @@ class WorkerPool:
             file=Path(worker.configuration),
             announces=False,
             health=self._health,
+            restarts=restarts_of_serve,
         )
 
     async def run(self) -> int:
@@ -319,4 +325,17 @@ class WorkerPool:
     async def _keep_scraping(self, aggregator: MetricsAggregator) -> None:
         while True:
             await asyncio.to_thread(aggregator.scrape)
+            self.compare_workers()
             await asyncio.sleep(_SCRAPE)
+
+    def compare_workers(self) -> None:
+        """Tell of workers that have run another configuration for longer than a reload takes."""
+        given = str(self._reloader.settings.digest)
+        others = [
+            number
+            for number, one in enumerate(self._workers)
+            if one.metrics.config not in {"", given}
+        ]
+        self._differing = self._differing + 1 if others else 0
+        if not others or self._differing >= _DIFFERING:
+            self._reloader.tell_of_workers(others)

@@ -92,6 +92,23 @@ def test_a_worker_that_is_gone_stays_in_the_sum(
     again.leave()
 
 
+def test_what_a_worker_runs_is_known(folder: Path, aggregator: MetricsAggregator) -> None:
+    """The digest that it showed last; nothing of one that is gone."""
+    slot = aggregator._slots[0]
+    assert slot.config == ""
+    life = Life(folder / "0")
+    slot.begin()
+    for digest in ("0123456789ab-0", "0123456789ab-1"):
+        life.metrics.show_config(digest)
+        slot.scrape()
+        assert slot.config == digest
+
+    life.leave()
+    slot.end(folder / "counts")
+
+    assert slot.config == ""
+
+
 @pytest.mark.attack("counters-go-back")
 def test_looks_at_the_same_time_do_not_overtake_each_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -268,6 +268,15 @@ def test_with_watching_off_a_change_is_told_and_waits_for_sighup(tmp_path: Path)
     assert scene.group() == "admins"
 
 
+def test_a_worker_that_runs_another_one_is_told(scene: _Scene) -> None:
+    """Once, and until it runs what the others run."""
+    for numbers in ([1], [1], []):
+        scene.reloader.tell_of_workers(numbers)
+        assert scene.told.not_in_force() == ({"worker"} if numbers else set())
+
+    assert scene.told.names() == ["config_not_in_force"]
+
+
 @contextmanager
 def _mounted(monkeypatch: pytest.MonkeyPatch, mount: list[FileMount]) -> Iterator[None]:
     monkeypatch.setattr(reloader_module, "file_mount", lambda _: mount[-1])
