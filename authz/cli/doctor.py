@@ -23,6 +23,8 @@ from authz.config.load import Settings, load
 from authz.config.location import init_folder
 from authz.config.problems import ConfigError
 from authz.doctor.finding import Finding, Severity, has_problems
+from authz.doctor.outside import examine as examine_outside
+from authz.doctor.outside_http import OutsideClient
 from authz.doctor.run import DoctorOptions, examine, examine_host
 from authz.local.redis_location import as_its_service
 from authz.local.state import State
@@ -36,6 +38,8 @@ examples:
   authz doctor authz.yaml --token-file -           reads a token from standard input
   authz doctor deploy                              on the host of a folder of `authz init`
   AUTHZ_TOKEN=… authz doctor authz.yaml --json
+  authz doctor --outside https://mcp.example.com/files    what a hosted assistant sees; from
+                                                   another network, without authz.yaml
 A token is never an argument: every user of a machine may read those.
 exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml)
 """
@@ -80,6 +84,12 @@ exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml
     is_flag=True,
     help="This machine reaches what Envoy reaches: a server that it cannot reach is a problem.",
 )
+@click.option(
+    "--outside",
+    metavar="URL",
+    help="Look at a server's public URL as an assistant on the Internet does, and at nothing else.",
+)
+@click.option("--private", is_flag=True, help="With --outside: connect to private addresses, too.")
 def run(
     *,
     config: Path,
@@ -93,8 +103,15 @@ def run(
     no_gateway: bool,
     no_servers: bool,
     beside_envoy: bool,
+    outside: str | None,
+    private: bool,
 ) -> int:
     """Look, and print what was found."""
+    if outside is not None:
+        client = OutsideClient(private=private)
+        return _finish(asyncio.run(examine_outside(outside, client)), as_json=as_json)
+    if private:
+        raise click.UsageError("--private is for --outside")
     tokens = [os.environ[TOKEN]] if os.environ.get(TOKEN) else []
     tokens += map(read_token_file, token_files)
     settings, is_host = _load(config)
@@ -116,6 +133,10 @@ def run(
     else:
         env = as_its_service(settings, os.environ, folder)
         findings = asyncio.run(examine(settings, options, env))
+    return _finish(findings, as_json=as_json)
+
+
+def _finish(findings: list[Finding], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:

@@ -1308,7 +1308,41 @@ LIST_FILTER = (
     ),
 )  # fmt: skip
 
-DEFENCES = (*TEN_WORST, *OTHERS, *FRONT_DOOR, *BELONGINGS, *LOG_IN, *TOOL_LISTS, *LIST_FILTER)
+DIAGNOSIS = (
+    Defence(
+        "What a caller wrote into another program's log is no record",
+        "authz/telemetry/log_reader.py", "_without_prefix",
+        "    raise ValueError(_NO_LINE)\n\n\ndef _kind",
+        '    return text[text.find(b"{") :], ""\n\n\ndef _kind',
+        ("tests/telemetry/test_log_reader.py",),
+    ),
+    Defence(
+        "A library's message is not logged", "authz/telemetry/library_output.py", "emit",
+        'self._record("logging", record.name,', 'self._record("logging", record.getMessage(),',
+        ("tests/telemetry/test_library_output.py",),
+    ),
+    Defence(
+        "A stranger pushes out no other network's story", "authz/telemetry/connections.py",
+        "_make_room", "if len(self._unproved.get(network, ())) >= _NETWORK_STORIES:", "if False:",
+        ("tests/telemetry/test_connections.py",),
+    ),
+    Defence(
+        "doctor is led into no private network", "authz/doctor/outside_http.py", "addresses",
+        "if not self.private and not all(map(is_public, found)):", "if False:",
+        ("tests/doctor/test_outside.py",),
+    ),
+)  # fmt: skip
+
+DEFENCES = (
+    *TEN_WORST,
+    *OTHERS,
+    *FRONT_DOOR,
+    *BELONGINGS,
+    *LOG_IN,
+    *TOOL_LISTS,
+    *LIST_FILTER,
+    *DIAGNOSIS,
+)
 
 
 @pytest.mark.parametrize("defence", [pytest.param(each, id=each.name) for each in DEFENCES])

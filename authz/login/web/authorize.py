@@ -242,8 +242,9 @@ class AuthorizationEndpoint:
             self._log_error("authorize", identity, error)
             raise self._validator.error_redirect(client, redirect_uri, parameters, error) from error
         self._log(
-            "authorize", "ok", client=identity.name, server=wanted.server, scopes=wanted.scopes
-        )
+            "authorize", "ok", client=identity.name, server=wanted.server, scopes=wanted.scopes,
+            detail=client.kind.value,
+        )  # fmt: skip
         return replace(wanted, offline=offline), identity
 
     async def _deny(self, wanted: AuthorizationRequest) -> Response:
