@@ -27,6 +27,10 @@ _FORWARDED: Final = (
     "let issuer.internal lead to Authelia itself (server.address in its configuration), or have "
     "what stands between pass on X-Forwarded-Proto and X-Forwarded-Host"
 )
+_KNOWN: Final = (
+    "write issuer.url of authz.yaml as session.cookies[].authelia_url of Authelia's configuration "
+    "has it, to the letter"
+)
 _ADDRESS: Final = "correct issuer.internal (or issuer.url) in authz.yaml, or start Authelia"
 _TLS: Final = (
     "name its authority in the environment variable SSL_CERT_FILE, or let issuer.internal lead to "
@@ -123,8 +127,11 @@ def _unreadable(issuer: IssuerConfig, error: IssuerError, responses: ResponseRec
         message = f"{where} does not answer ({error.detail})"
         return problem(PART, "unreachable", message, _ADDRESS)
     if status == httpx.codes.BAD_REQUEST:
-        message = f"{where} answers 400, as Authelia does where the two headers do not arrive"
-        return problem(PART, "forwarded_headers", message, _FORWARDED)
+        message = (
+            f"{where} answers 400, as Authelia does where {quoted(issuer.url)} is not among its "
+            "session.cookies[].authelia_url, or X-Forwarded-Proto and -Host do not arrive"
+        )
+        return problem(PART, "unknown_url", message, f"{_KNOWN}; else {_FORWARDED}")
     if status is not None and httpx.codes.is_redirect(status):
         message = f"{where} redirects; documents are not fetched from elsewhere"
         return problem(PART, "redirect", message, _FORWARDED)

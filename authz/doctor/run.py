@@ -14,6 +14,7 @@ from authz.core.catalogue import Sighting
 from authz.core.ledger import UnavailableError
 from authz.doctor import (
     authorization_probe,
+    deployment_files,
     documents,
     envoy,
     files,
@@ -124,6 +125,8 @@ async def _files(settings: Settings, options: DoctorOptions) -> list[Finding]:
 def _folder(settings: Settings, options: DoctorOptions) -> list[Finding]:
     folder, config = options.path.parent, settings.config
     findings = git_secrets.examine(folder, named_files(config))
+    made = init_folder(folder)
+    findings += [] if made is None else deployment_files.examine(settings, made)
     return findings + firewall.examine(folder, config.gateway.trusted_hops)
 
 

@@ -1,7 +1,9 @@
 """Issuers that are broken, each in one way, and what is said of them."""
 
+import json
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -18,6 +20,8 @@ from tests.doctor.kit import (
     stand_in,
     the,
 )
+
+FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "authelia"
 
 
 def examine(app: Any, *, ahead: float = 0.0, **changes: Any) -> IssuerReport:
@@ -60,8 +64,19 @@ def test_forwarded_headers_that_do_not_arrive() -> None:
 
     found = examine(stripping)
 
-    assert problems(found.findings) == ["forwarded_headers"]
+    assert problems(found.findings) == ["unknown_url"]
     assert "X-Forwarded-Proto" in found.findings[0].fix
+
+
+def test_an_issuer_url_that_authelia_does_not_know() -> None:
+    """As recorded: 400 to everything; the key of Authelia's configuration is named."""
+    recorded = json.loads((FIXTURES / "requests.json").read_text())["discovery plain http"]
+    app = answering((recorded["status"], recorded["body"].encode()), **recorded["headers"])
+    found = examine(app)
+
+    assert problems(found.findings) == ["unknown_url"]
+    assert "session.cookies[].authelia_url" in found.findings[0].message
+    assert ISSUER in found.findings[0].message
 
 
 def test_a_proxy_that_writes_http() -> None:
