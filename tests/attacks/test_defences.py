@@ -1073,8 +1073,8 @@ LOG_IN = (
         ("tests/login/clients/test_documents.py",),
     ),
     Defence(
-        "The pages know whose fetch it is", "authz/login/web/app.py", "_counted",
-        "        NETWORK.set(whose)\n", "",
+        "The pages know whose fetch it is", "authz/login/web/requests.py", "begin_request",
+        "    NETWORK.set(whose)\n", "",
         ("tests/attacks/test_front_door_findings.py",),
     ),
     Defence(
