@@ -16,6 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from authz.core.answers import REFUSAL
+from authz_demo.reporter import headers, message
 from tests.support.gateway import GATEWAY, tls
 from tests.support.older_clients import (
     Operation,
@@ -271,6 +272,42 @@ def test_the_typescript_client_and_its_trail(edge: OperationsEdge) -> None:
     url = f"https://{GATEWAY}/desk"
     told = run_typescript(url, edge.port, token("typescript"), operations(*OF_OLDER))
     check(edge, "typescript", challenged(told), OF_OLDER)
+
+
+@pytest.mark.attack("argument-in-a-header")
+def test_a_header_repeats_the_argument_that_was_judged(edge: OperationsEdge) -> None:
+    """The official client's own `Mcp-Param-Path` passes; another one beside the same body is
+    refused before the server, and so are two.
+    """
+    edge.desk.ran.clear()
+    sent: list[str] = []
+    body = message("tools/call", {"name": "move_file", "arguments": {"path": "/tmp/a"}})
+
+    async def note(request: httpx2.Request) -> None:
+        sent.extend(request.headers.get_list("mcp-param-path"))
+
+    async def run() -> list[str]:
+        bearer = token("repeating")
+        fields = {"host": GATEWAY, "authorization": f"Bearer {bearer}"}
+        url = f"https://127.0.0.1:{edge.port}/desk"
+        async with httpx2.AsyncClient(
+            verify=tls("http/1.1"), headers=fields, timeout=20, event_hooks={"request": [note]}
+        ) as http:
+            async with Client(
+                streamable_http_client(url, http_client=http), mode="2026-07-28"
+            ) as client:
+                await client.list_tools()
+                passed = [await do(client, Step(CALL, "move_file", {"path": "/tmp/\u00e9"}))]
+            for values in (["/tmp/a"], ["/etc"], ["/tmp/a", "/etc"]):
+                mirrors = [*headers(body).items(), *(("mcp-param-path", each) for each in values)]
+                answer = await http.post(url, json=body, headers=mirrors)
+                error = answer.json().get("error")
+                passed.append(ALLOWED if error is None else str(error["data"]["reason"]))
+            return passed
+
+    assert asyncio.run(run()) == [ALLOWED, ALLOWED, "header_mismatch", "header_mismatch"]
+    assert sent[0].startswith("=?base64?")
+    assert edge.desk.ran == [(CALL, "move_file")] * 2
 
 
 def test_the_trail_is_whole_and_a_missing_record_is_found(edge: OperationsEdge) -> None:

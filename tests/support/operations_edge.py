@@ -51,6 +51,7 @@ servers:
     tools:
       list_files: {{}}
       delete_file: {{when: [{{argument: /path, under: /tmp}}], audit: [/path]}}
+      move_file: {{when: [{{argument: /path, under: /tmp}}]}}
       transfer:
         when: [{{argument: /amount, range: {{max: 100}}}}]
         also: [{{when: [{{argument: /amount, range: {{above: 100}}}}], scopes: [mcp:desk:large]}}]
@@ -61,7 +62,9 @@ servers:
       file:///public/*: {{}}
       note://board/*: {{groups: [board], limits: [{{per: user, rate: 1000/minute}}]}}
 """
-CLIENTS: Final = ("sdk-2-legacy", "sdk-2-modern", "sdk-1", "typescript", "board-legacy", "board")
+CLIENTS: Final = (
+    "sdk-2-legacy", "sdk-2-modern", "sdk-1", "typescript", "board-legacy", "board", "repeating",
+)  # fmt: skip
 _PATIENCE: Final = 20
 
 
@@ -88,6 +91,10 @@ class DeskServer:
             names = ("list_files", "delete_file", "transfer", "shutdown")
             schema = {"type": "object"}
             found = [mcp_types.Tool(name=name, input_schema=schema) for name in names]
+            # A client of 2026-07-28 repeats this argument in a header.
+            path = {"type": "string", "x-mcp-header": "Path"}
+            repeated = {"type": "object", "properties": {"path": path}}
+            found.append(mcp_types.Tool(name="move_file", input_schema=repeated))
             return mcp_types.ListToolsResult(tools=found)
 
         async def call(_: Any, params: mcp_types.CallToolRequestParams) -> mcp_types.CallToolResult:
