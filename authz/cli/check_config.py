@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -15,10 +18,14 @@ from authz.cli.common import (
     print_problems,
 )
 from authz.cli.compose_line import is_right_without_files, print_compose_line
+from authz.config.certificates import read_certificate
+from authz.config.files import read_regular
 from authz.config.load import load
+from authz.config.model import Config
 from authz.config.notes import notes
-from authz.config.problems import ConfigError
+from authz.config.problems import ConfigError, quoted
 
+_LONGEST: Final = 1 << 20
 _EXAMPLES = """\
 examples:
   authz check-config
@@ -56,4 +63,19 @@ def run(*, config: Path, no_secrets: bool, as_json: bool) -> int:
         print(f"{config} is right: {len(settings.policy.servers)} server(s): {servers}")
         for note in notes(settings.config):
             print(f"note: {note}")
+        for line in _certificate(settings.config) if here else ():
+            print(line)
     return DONE
+
+
+def _certificate(config: Config) -> Iterator[str]:
+    """Yield whom the certificate is for, and until when; nothing where it is not here."""
+    tls = config.gateway.tls
+    try:
+        chain = b"" if tls is None else read_regular(Path(tls.certificate), _LONGEST)
+        found = read_certificate(chain)
+    except (OSError, ValueError):
+        return
+    end = datetime.fromtimestamp(found.not_after, UTC)
+    names = ", ".join(map(quoted, found.names)) or "nobody"
+    yield f"certificate: for {names}, by {quoted(found.issuer)}, until {end:%Y-%m-%d}"

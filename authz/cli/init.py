@@ -174,7 +174,7 @@ def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
     elif not answers.domain.endswith("localhost"):
         names = " ".join(f"{each}.{answers.domain}" for each in ("mcp", "auth"))
         yield f"  let {names} lead to this machine (DNS, or /etc/hosts of every client)"
-        yield "  trust ca.crt on the clients, or put your own pair into secrets/tls/"
+        yield "  trust ca.crt on the clients, or: authz certificate --install CHAIN KEY"
     else:
         yield "  trust ca.crt on the clients"
     if answers.ours:

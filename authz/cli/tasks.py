@@ -83,6 +83,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
     "revocations": CommandEntry(
         Task.OPERATE, "list what was taken back, and lift it", "authz revocations"
     ),
+    "certificate": CommandEntry(
+        Task.OPERATE,
+        "show the certificate that Envoy serves, and renew it",
+        "authz certificate deploy",
+    ),
     "audit": CommandEntry(
         Task.OPERATE,
         "show who did what, and verify the trail",

@@ -245,7 +245,7 @@ class FrontDoorConfig(Section):
 
 
 class TlsConfig(Section):
-    """The certificate that clients see. Envoy reads both files anew when they change."""
+    """The certificate that clients see. Envoy reads both anew when one is renamed into place."""
 
     certificate: Annotated[str, value_types.FILE] = field("The chain, PEM, the own one first.")
     key: Annotated[str, value_types.FILE] = field("Its private key, PEM.")

@@ -14,6 +14,7 @@ from authz.core.catalogue import Sighting
 from authz.core.ledger import UnavailableError
 from authz.doctor import (
     authorization_probe,
+    certificate,
     deployment_files,
     documents,
     envoy,
@@ -127,6 +128,7 @@ def _folder(settings: Settings, options: DoctorOptions) -> list[Finding]:
     findings = git_secrets.examine(folder, named_files(config))
     made = init_folder(folder)
     findings += [] if made is None else deployment_files.examine(settings, made)
+    findings += certificate.examine(settings, options.path)
     return findings + firewall.examine(folder, config.gateway.trusted_hops)
 
 

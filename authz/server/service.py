@@ -27,6 +27,7 @@ from authz.server.reloader import ConfigReloader
 from authz.server.status import Status
 from authz.server.tool_catalogues import ToolCatalogues
 from authz.server.worker_control import ListenAddress
+from authz.telemetry.certificate_expiry import CertificateExpiry
 from authz.telemetry.recorder import Recorder
 
 # Seconds between two looks at readiness.
@@ -163,6 +164,9 @@ class Service:
             self.ports = (port, status.port)
             status.start()
             self._recorder.metrics.follow(self._key_age, self._mode)
+            expiry = CertificateExpiry(self._certificate)
+            if expiry.is_known():
+                self._recorder.metrics.follow_certificate(expiry)
             async with asyncio.TaskGroup() as tasks:
                 self._assembly.start()
                 look = tasks.create_task(self._keep_looking())
@@ -191,6 +195,10 @@ class Service:
         self._recorder.event("stopped")
         # Whoever runs this may end the process now.
         self._recorder.log.flush()
+
+    def _certificate(self) -> Path | None:
+        tls = self._settings.config.gateway.tls
+        return None if tls is None else Path(tls.certificate)
 
     def _tools(self) -> ToolCatalogues:
         return self._assembly.tools

@@ -1,6 +1,7 @@
-"""Create a certificate authority, and a server certificate signed by it.
+"""Create a certificate authority, and server certificates signed by it.
 
-The authority's key is never written: it signs once.
+A demonstration's authority signs once, and its key is never written. That of `authz init` is kept:
+certificates are renewed under it, and whoever trusts it goes on trusting it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.config.files import READABLE, write_atomically
@@ -39,9 +45,17 @@ class CertificateFiles:
 
 @dataclass(frozen=True, slots=True)
 class CertificatePair:
-    """Hold what was made, PEM."""
+    """Hold what was made, PEM: the authority's certificate, the server's, and the server's key."""
 
     authority: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningAuthority:
+    """Hold an authority that can sign: its certificate and its key, PEM."""
+
     certificate: bytes
     key: bytes = field(repr=False)
 
@@ -66,16 +80,68 @@ def new_certificate_pair(
     """
     if not names:
         raise ValueError("a server certificate needs a name")
+    authority = new_authority(within, now, lifetime)
+    certificate, key = issue(authority, names, now, lifetime)
+    return CertificatePair(authority.certificate, certificate, key)
+
+
+def new_authority(
+    within: str | None, now: datetime | None = None, lifetime: timedelta = LIFETIME
+) -> SigningAuthority:
+    """Make an authority; the arguments are those of `new_certificate_pair`."""
     begin = now or datetime.now(UTC)
-    span = (begin, begin + lifetime)
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    server_key = ec.generate_private_key(ec.SECP256R1())
-    issuer = _name(_DEMONSTRATION if within is None else f"authz authority for {within} alone"[:64])
-    authority = _authority(issuer, authority_key, span, within)
-    server = _server(issuer, authority_key, server_key, names, span)
-    private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    pem = Encoding.PEM
-    return CertificatePair(authority.public_bytes(pem), server.public_bytes(pem), private)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(_DEMONSTRATION if within is None else f"authz authority for {within} alone"[:64])
+    made = _authority(name, key, (begin, begin + lifetime), within)
+    return SigningAuthority(made.public_bytes(Encoding.PEM), _private(key))
+
+
+def issue(
+    authority: SigningAuthority,
+    names: Sequence[str],
+    now: datetime | None = None,
+    lifetime: timedelta = LIFETIME,
+) -> tuple[bytes, bytes]:
+    """Return a new server certificate and its new key, PEM; it ends no later than its authority.
+
+    Raises:
+        ValueError: where no name is given, one is not of the authority's domain, the authority has
+            ended, or its key is another's.
+    """
+    if not names:
+        raise ValueError("a server certificate needs a name")
+    signer = x509.load_pem_x509_certificate(authority.certificate)
+    signing = load_pem_private_key(authority.key, None)
+    if not isinstance(signing, ec.EllipticCurvePrivateKey) or (
+        signing.public_key() != signer.public_key()
+    ):
+        raise ValueError("the authority's key does not fit its certificate")
+    strangers = [name for name in names if not _may_vouch(signer, name)]
+    if strangers:
+        raise ValueError(
+            f"the authority cannot vouch for {strangers[0]}: it is for its domain alone"
+        )
+    begin = now or datetime.now(UTC)
+    end = min(begin + lifetime, signer.not_valid_after_utc)
+    if end <= begin:
+        raise ValueError("the authority itself has ended")
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = _server(signer.subject, signing, key, names, (begin, end))
+    return made.public_bytes(Encoding.PEM), _private(key)
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _may_vouch(authority: x509.Certificate, name: str) -> bool:
+    """Tell whether a name is within an authority's domain (RFC 5280, section 4.2.1.10)."""
+    try:
+        found = authority.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return True
+    domains = [str(each.value) for each in found.permitted_subtrees or ()]
+    return any(name == domain or name.endswith(f".{domain}") for domain in domains)
 
 
 def write_certificates(

@@ -76,7 +76,7 @@ class Folder:
             return self._told(name, FileOutcome.KEPT)
         return self._told(name, FileOutcome.WRITTEN)
 
-    def renew(self, name: str, content: str) -> FileOutcome:
+    def renew(self, name: str, content: str, mode: int = EVERYBODY) -> FileOutcome:
         """Write a file that is made of others, in place of the one that is there.
 
         Raises:
@@ -86,7 +86,7 @@ class Folder:
         old = path.read_bytes() if path.exists() else None
         if old == content.encode():
             return self._told(name, FileOutcome.UNCHANGED)
-        self._draft(path, content.encode(), EVERYBODY).replace(path)
+        self._draft(path, content.encode(), mode).replace(path)
         return self._told(name, FileOutcome.WRITTEN if old is None else FileOutcome.RENEWED)
 
     def secret(self, name: str, make: Callable[[], str]) -> str:

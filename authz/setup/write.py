@@ -7,9 +7,9 @@ the answers: whoever changed it gets what the change implies.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,7 +23,15 @@ from authz.config.load import load
 from authz.config.schema import schema_text
 from authz.setup import secrets
 from authz.setup.answers import SetupAnswers
-from authz.setup.certificates import new_certificate_pair
+from authz.setup.authority import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    AUTHORITY_LIFETIME,
+    LIFETIME,
+    NoAuthorityError,
+    read_authority,
+)
+from authz.setup.certificates import issue, new_authority
 from authz.setup.folder import OWNER, FileOutcome, Folder
 
 ANSWERS: Final = location.ANSWERS
@@ -32,8 +40,6 @@ SCHEMA: Final = "authz.schema.json"
 _DOOR: Final = "secrets/front_door"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
-# Browsers of Apple refuse more than 825 days, those of public authorities 398.
-_LIFETIME: Final = timedelta(days=397)
 # What the containers of authz mount, by where the folder has authz.yaml.
 _MOUNTED: Final = {
     CONFIGURATION: f"{location.FOLDER}:/etc/authz:ro",
@@ -166,18 +172,33 @@ def _secrets(folder: Folder, answers: SetupAnswers) -> None:
 
 
 def _certificate(folder: Folder, answers: SetupAnswers) -> None:
-    """Make a certificate where there is none: the key and its certificate come together."""
-    names = ("secrets/tls/tls.key", "secrets/tls/tls.crt", "ca.crt")
-    if any((folder.root / name).exists() for name in names[:2]):
-        for name in names:
+    """Make an authority and a certificate where there is none; a key and its certificate together.
+
+    The authority's key is kept for renewals (`authz certificate --renew`); no container has it.
+    """
+    names = (AUTHORITY_KEY, "secrets/tls/tls.key", "secrets/tls/tls.crt", AUTHORITY)
+    if any((folder.root / name).exists() for name in names[1:3]):
+        for name in names[1:]:
             folder.outcomes[name] = FileOutcome.UNCHANGED
         return
     hosts = [urlsplit(answers.gateway).hostname or ""]
     hosts += [urlsplit(answers.issuer).hostname or ""] if answers.ours else []
-    new = new_certificate_pair(hosts, lifetime=_LIFETIME, within=answers.domain)
-    folder.put(names[0], new.key, OWNER)
-    folder.put(names[1], new.certificate)
-    folder.renew(names[2], new.authority.decode())  # one of a pair that was removed is of no use
+    try:
+        authority = read_authority(folder.root)
+    except NoAuthorityError:
+        authority = new_authority(answers.domain, lifetime=AUTHORITY_LIFETIME)
+        _set_aside(folder.root / AUTHORITY_KEY)
+        folder.put(AUTHORITY_KEY, authority.key, OWNER)
+        folder.renew(AUTHORITY, authority.certificate.decode())
+    certificate, key = issue(authority, hosts, lifetime=LIFETIME)
+    folder.put(names[1], key, OWNER)
+    folder.put(names[2], certificate)
+
+
+def _set_aside(key: Path) -> None:
+    """Rename the key of an authority whose certificate is lost."""
+    if key.exists():
+        key.rename(key.with_name(f"{key.name}.unused-{token_hex(4)}"))
 
 
 def _people(folder: Folder, answers: SetupAnswers, password: str | None) -> Path | None:

@@ -37,6 +37,7 @@ GAUGES: Final[Mapping[str, Rule]] = {
     "authz_log_lines_lost": sum,
     # All see the same Redis.
     "authz_revocations_waiting": max,
+    "authz_certificate_expiry_timestamp_seconds": min,
 }
 # Gauges that the process above the workers sets itself.
 _OF_POOL: Final = frozenset({"authz_config_not_in_force"})

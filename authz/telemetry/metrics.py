@@ -183,6 +183,13 @@ class Metrics:
             "Seconds since the issuer's keys were last fetched; -1 before the first time.",
             registry=self.registry,
         )
+        self.certificate_expiry: Final = Gauge(
+            "authz_certificate_expiry_timestamp_seconds",
+            "When the certificate of gateway.tls ends, seconds since the epoch; absent where its "
+            "file cannot be read here.",
+            ["certificate"],
+            registry=self.registry,
+        )
         self.limiter_mode: Final = Gauge(
             "authz_limiter_mode",
             "1 for who counts limits now (redis, local, unlimited), or for refusing everything.",
@@ -216,6 +223,10 @@ class Metrics:
         self.key_age.set_function(key_age)
         for name in ("redis", "local", "unlimited", "refusing"):
             self.limiter_mode.labels(name).set_function(partial(_is_now, name, mode))
+
+    def follow_certificate(self, end: Callable[[], float]) -> None:
+        """Read when the gateway's certificate ends at every scrape from this function."""
+        self.certificate_expiry.labels("gateway").set_function(end)
 
 
 def _is_now(name: str, mode: Callable[[], str]) -> float:

@@ -144,9 +144,7 @@ def test_a_certificate_of_another_key_is_told_before_up(
     config = right_but_for_its_tls(tmp_path, one.certificate, other.key)
 
     assert main(["check-config", str(config)]) == 2
-    assert (
-        "gateway.tls.certificate: it is no PEM certificate, or its key" in capsys.readouterr().err
-    )
+    assert "gateway.tls.certificate: it does not fit the key" in capsys.readouterr().err
 
 
 def test_who_has_no_secrets_here_is_told_of_the_option(

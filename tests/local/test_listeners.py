@@ -101,10 +101,10 @@ def test_a_certificate_of_another_key_or_none(tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_text("no PEM")
 
-    for certificate, key in (
-        (one.certificate, other.key),
-        (junk, one.key),
-        (one.certificate, junk),
+    for certificate, key, wrong in (
+        (one.certificate, other.key, "does not fit the key"),
+        (junk, one.key, "holds no certificate in PEM"),
+        (one.certificate, junk, "key: .* holds no private key in PEM"),
     ):
-        with pytest.raises(SetupError, match="is no PEM certificate"):
+        with pytest.raises(SetupError, match=wrong):
             check_certificate(_with_certificate(certificate, key).config)

@@ -27,6 +27,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 RUNBOOKS: Final = ROOT / "docs" / "runbooks.md"
 AUTHZ: Final = 'job="authz"'
 PAGES: Final = 'job="authz-pages"'
+CERTIFICATE: Final = f'authz_certificate_expiry_timestamp_seconds{{{AUTHZ},certificate="gateway"}}'
+# Of Envoy's own statistics (tests/envoy/live/test_certificates_live.py has their names).
+SERVED: Final = 'envoy_listener_ssl_certificate_expiration_unix_time_seconds{job="envoy"}'
+NOT_FITTING: Final = 'envoy_sds_key_rotation_failed{job="envoy"}'
 _STEP: Final = 15  # seconds between two samples
 _NAMES: Final = re.compile(r"\b(?:up|(?:authz|envoy|prometheus|alertmanager)_\w+)\b(\{[^}]*\})?")
 
@@ -130,6 +134,11 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
         Firing({f"authz_signing_keys_age_seconds{{{AUTHZ}}}": jump(3700)}, 16, {"job": "authz"}),
         Firing({f"authz_signing_keys_age_seconds{{{AUTHZ}}}": jump(-1)}, 16, {"job": "authz"}),
     ],
+    # Seconds since the epoch; in these tests Prometheus' clock begins there.
+    "AuthzCertificateEnds": [
+        Firing({name: jump(14 * 86400, start=10**9)}, 12, {}) for name in (CERTIFICATE, SERVED)
+    ],
+    "AuthzCertificateRefused": [Firing({NOT_FITTING: jump(1)}, 12, {})],
     "AuthzReloadRefused": [
         Firing(
             {f'authz_config_reloads_total{{{AUTHZ},outcome="refused"}}': jump(1)},
@@ -193,10 +202,12 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
 def quiet() -> dict[str, str]:
     """Return the series of two services that have just started, and of what scrapes them."""
     found = {f"up{{{AUTHZ}}}": "1+0x130", f"up{{{PAGES}}}": "1+0x130"}
+    found |= {SERVED: "1000000000+0x130", NOT_FITTING: "0+0x130"}
     for job in (AUTHZ, PAGES):
         metrics = Metrics()
         if job == AUTHZ:
             metrics.follow(lambda: 10.0, lambda: "redis")
+            metrics.follow_certificate(lambda: 1e9)
         for family in parse(generate_latest(metrics.registry).decode()).values():
             for name, value in family.values.items():
                 bare, _, labels = name.partition("{")

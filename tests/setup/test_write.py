@@ -233,13 +233,14 @@ def test_an_mcp_server_shares_a_network_with_envoy_alone(tmp_path: Path) -> None
 def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alone(
     tmp_path: Path,
 ) -> None:
-    """Who trusts ca.crt trusts it for the domain; the key fits; the authority's is nowhere."""
+    """Who trusts ca.crt trusts it for the domain; the key fits; the other is unmounted."""
     copy_written(tmp_path)
     certificate, authority = (
         x509.load_pem_x509_certificate((tmp_path / name).read_bytes())
         for name in ("secrets/tls/tls.crt", "ca.crt")
     )
     key = load_pem_private_key((tmp_path / "secrets/tls/tls.key").read_bytes(), None)
+    assert "ca.key" not in (tmp_path / "docker-compose.yml").read_text()
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     bounds = authority.extensions.get_extension_for_class(x509.NameConstraints)
 
@@ -255,7 +256,12 @@ def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alon
         for name, (_, data) in snapshot(tmp_path).items()
         if data.startswith(b"-----BEGIN PRIV")
     ]
-    assert sorted(keys) == ["secrets/authelia_jwk", "secrets/front_door", "secrets/tls/tls.key"]
+    assert sorted(keys) == [
+        "secrets/authelia_jwk",
+        "secrets/ca.key",
+        "secrets/front_door",
+        "secrets/tls/tls.key",
+    ]
 
 
 def test_redis_users_are_digests(tmp_path: Path) -> None:

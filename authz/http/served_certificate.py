@@ -1,0 +1,30 @@
+"""Look at the certificate that a TLS server shows, without trusting it."""
+
+import socket
+import ssl
+from typing import Final
+
+from cryptography import x509
+
+_PATIENCE: Final = 2.0
+
+
+def served_serial(address: str, port: int, name: str) -> str | None:
+    """Return the serial number in lower-case hexadecimal; None where nobody answers with TLS.
+
+    Args:
+        address: whom to connect to.
+        port: of it.
+        name: whom to ask for (SNI).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((address, port), _PATIENCE) as raw,
+            context.wrap_socket(raw, server_hostname=name) as connection,
+        ):
+            found = connection.getpeercert(binary_form=True) or b""
+        return f"{x509.load_der_x509_certificate(found).serial_number:x}"
+    except (OSError, ValueError):
+        return None
