@@ -140,6 +140,9 @@ def run(
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> int:
         store = TrailStore(ledger.command, RedisKeys(request.options.deployment))
+        if request.settings.config.audit.to == "off" and file is None:
+            words = "authz.yaml has audit: {to: off}: nothing is recorded; this is from before"
+            print(f"authz: {words}", file=sys.stderr)
         if verify:
             since = now - request.settings.config.audit.keep
             return await _verify(store, trail_keys(request.settings), _Source(file, log, since))

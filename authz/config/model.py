@@ -12,6 +12,7 @@ from pydantic import Field, StrictBool, StrictInt
 
 from authz.config import urls, value_types
 from authz.config.value_types import (
+    AuditOr,
     Count,
     CountedBy,
     EachCallOr,
@@ -849,7 +850,7 @@ class Config(Section):
     )
     limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: TelemetryConfig = field("What is told about decisions.", {})
-    audit: AuditConfig = field("What is kept of decisions.", {})
+    audit: AuditOr[AuditConfig] = field("What is kept of decisions; `off` for `{to: off}`.", {})
     service: ServiceConfig = field("The process that decides.", {})
 
     @property

@@ -580,6 +580,10 @@ def _approval(value: object) -> object:
     return value
 
 
+def _audit(value: object) -> object:
+    return {"to": "off"} if value == "off" else value
+
+
 @dataclass(frozen=True, slots=True)
 class _OrWords:
     """Add words to the JSON Schema of the mapping that they stand for."""
@@ -595,4 +599,5 @@ class _OrWords:
 
 
 InAWord = Annotated[V, BeforeValidator(_factor), _OrWords(tuple(_FACTORS), "totp")]
+AuditOr = Annotated[V, BeforeValidator(_audit), _OrWords(("off",), "off")]
 EachCallOr = Annotated[V, BeforeValidator(_approval), _OrWords(("each_call",), "each_call")]

@@ -252,3 +252,13 @@ def test_a_line_of_json_is_read_as_it_was_written(tool: str, text: bytes, mac: s
     line = as_json_line(TrailEntry("1-0", text, mac))
     assert line.isascii()
     assert line.isprintable()
+
+
+def test_a_trail_that_is_off_is_said(
+    server: ValkeyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`audit: off` is taken as a word, and nobody takes an old or empty list for all there was."""
+    path = tmp_path / "authz.yaml"
+    path.write_text(f"{TEXT}redis: {{url: '{server.url}'}}\naudit: off\n")
+    assert main(["audit", "-c", str(path), "--person", "nobody"]) == 0
+    assert "nothing is recorded" in capsys.readouterr().err
