@@ -16,7 +16,6 @@ from authz.config.changes import file_mount
 from authz.config.digest import ConfigDigest, parse_digest
 from authz.config.load import Settings
 from authz.config.model import Config
-from authz.config.problems import quoted
 from authz.config.value_types import Tcp
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe
@@ -60,10 +59,10 @@ class RunningProgram:
             return "it does not say what it runs: an older release"
         running, said = parse_digest(self.config), self.notes.get("config", "")
         if running.agrees(written):
-            return quoted(said) if said else ""
+            return json.dumps(said) if said else ""
         what = "authz.yaml" if running.file != written.file else "a file that authz.yaml names"
         words = f"it runs {self.config}, and {what} is another one now ({written})"
-        return f"{words}: {quoted(said)}" if said else words
+        return f"{words}: {json.dumps(said)}" if said else words
 
 
 async def ask_programs(config: Config) -> list[RunningProgram]:

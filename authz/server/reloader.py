@@ -10,13 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
 from authz.config.changes import ConfigFiles, FileMount, Look, file_mount
 from authz.config.load import Settings, watched_files
 from authz.config.model import Config
-from authz.config.problems import ConfigError
+from authz.config.problems import ConfigError, ProblemSeverity
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 
@@ -200,7 +201,10 @@ class ConfigReloader:
                     return False
                 await (take or self._take)(settings)
             except ConfigError as errors:
-                self._refuse([str(problem) for problem in errors.problems], why)
+                # Warnings are told with the errors; what is in the way is the errors.
+                is_error = [each.severity is ProblemSeverity.ERROR for each in errors.problems]
+                problems = [str(problem) for problem in errors.problems]
+                self._refuse(problems, why, list(compress(problems, is_error)))
                 return False
             except RefusedConfigError as error:
                 self._refuse([str(error)], why)
@@ -253,11 +257,12 @@ class ConfigReloader:
         self._set(NotInForce.REPLACED, REPLACED, tell=True)
         return True
 
-    def _refuse(self, problems: Sequence[str], why: Reload) -> None:
+    def _refuse(self, problems: Sequence[str], why: Reload, errors: Sequence[str] = ()) -> None:
         told = self._refused == tuple(problems)
         self._refused = tuple(problems)
         self._clear(NotInForce.UNTAKEN)
-        words = problems[0] if len(problems) == 1 else f"{problems[0]} and {len(problems) - 1} more"
+        first, *more = errors or problems
+        words = f"{first}; and {len(more)} more" if more else first
         self._set(NotInForce.REFUSED, words, tell=False)
         if why is Reload.SEEN and told:
             return

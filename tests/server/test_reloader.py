@@ -209,6 +209,15 @@ def test_an_invalid_file_is_refused_once_and_mended(scene: _Scene) -> None:
     assert 'authz_config_reloads_total{outcome="refused"} 2.0' in _exposition(scene)
 
 
+def test_the_note_names_the_error_and_not_a_warning_before_it(scene: _Scene) -> None:
+    """The log has both, in the file's order."""
+    text = scene.path.read_text().replace("groups:", "grups:")
+    _run(scene, lambda: scene.path.write_text(text), scene.look)
+
+    assert "no such field" in scene.health.notes["config"]
+    assert len(scene.told.events[0]["problems"]) == 2  # type: ignore[arg-type]
+
+
 def test_the_old_file_put_back_ends_the_alarm(scene: _Scene) -> None:
     """It is in force already, so nothing is reloaded."""
     _run(
