@@ -23,7 +23,7 @@ from authz.config.restarts import restarts_of_pages
 from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.server.health import Health
-from authz.server.redis_options import redis_options
+from authz.server.redis_options import REDIS_REFUSED, redis_options
 from authz.server.reloader import ConfigReloader, RefusedConfigError
 from authz.server.status import Status
 from authz.telemetry.audit import EventLog
@@ -214,18 +214,19 @@ class _Service:
         """Serve another configuration from the next request on.
 
         Raises:
-            RefusedConfigError: where there would be no pages; nothing has changed then.
+            RefusedConfigError: where there would be no pages, or no Redis; then nothing changed.
             OSError: where the password of Redis cannot be read; as above.
         """
         try:
             options = _options(settings, self._env)
         except PagesConfigError as error:
             raise RefusedConfigError(str(error)) from None
-        old, self._built = (
-            self._built,
-            LoginServer(settings, options, self._recorder, health=self._health),
-        )
+        old, new = self._built, LoginServer(settings, options, self._recorder, health=self._health)
         assert old is not None
+        if await old.reaches_redis() and not await new.reaches_redis():
+            await new.aclose()
+            raise RefusedConfigError(REDIS_REFUSED)
+        self._built = new
         old.retire()
         self._built.start()
         retiring = asyncio.create_task(_retire(old))

@@ -360,6 +360,14 @@ class LoginServer:
         )
         return upstream, keys
 
+    async def reaches_redis(self) -> bool:
+        """Tell whether Redis takes a write with these settings."""
+        try:
+            await self._redis.take(PROBE)
+        except UnavailableError:
+            return False
+        return True
+
     async def look(self) -> None:
         """Try a write, so that a Redis that became a replica is left without waiting for a request.
 

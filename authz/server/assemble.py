@@ -17,6 +17,7 @@ from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
+from authz.core.ledger import Mode
 from authz.core.policy import FrontDoor, StepUpFallback
 from authz.envoy.data_planes import FORMATS
 from authz.ledger.approval_requests import ApprovalRequests
@@ -225,13 +226,22 @@ class Assembly:
             self.trail.start()
 
     async def settle(self, seconds: float) -> None:
-        """Wait until the keys are there, so long at most."""
+        """Wait until the keys are there and the revocations were read, so long at most."""
         try:
             async with asyncio.timeout(seconds):
-                while self.identity.problem():  # noqa: ASYNC110 - keys come by a task of their own
+                # Both come by tasks of their own.
+                while self.identity.problem() or not self.counting.has_read:  # noqa: ASYNC110
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             return
+
+    def lost_redis(self, before: "Assembly") -> bool:
+        """Tell whether Redis, which answers the assembly before, does not answer this one.
+
+        A mistyped password would turn a service that works into one that refuses everything.
+        """
+        answers = before.counting.has_read and before.counting.mode() == Mode.REDIS.value
+        return answers and before.counting is not self.counting and not self.counting.has_read
 
     async def problems(self) -> Mapping[str, str]:
         """Return each part and why it is not ready; empty where it is."""

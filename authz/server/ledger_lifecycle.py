@@ -81,6 +81,11 @@ class LedgerLifecycle:
         """Return the ledger that decisions ask."""
         return self._in_memory if self._resilient is None else self._resilient
 
+    @property
+    def has_read(self) -> bool:
+        """Tell whether the revocations were read; True where they are kept in the process."""
+        return self._resilient is None or self._resilient.has_read
+
     def start(self) -> None:
         """Read the revocations, and keep reading them."""
         if self._resilient is not None and self._starting is None:

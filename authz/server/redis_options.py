@@ -14,6 +14,11 @@ URL: Final = "AUTHZ_REDIS_URL"
 USERNAME: Final = "AUTHZ_REDIS_USERNAME"
 PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - the variable's name
 _FILE: Final = Path("authz.yaml")
+# Why a reload is refused that would lose a Redis which answers now.
+REDIS_REFUSED: Final = (
+    "redis: it does not answer with these settings, and does with those in force: look at"
+    " redis.url, redis.username and the password"
+)
 
 
 def require_redis(

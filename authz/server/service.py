@@ -22,8 +22,9 @@ from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
 from authz.server.processing import ProcessorFactory, ResponseProcessor
+from authz.server.redis_options import REDIS_REFUSED
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.reloader import ConfigReloader
+from authz.server.reloader import ConfigReloader, RefusedConfigError
 from authz.server.status import Status
 from authz.server.tool_catalogues import ToolCatalogues
 from authz.server.worker_control import ListenAddress
@@ -238,6 +239,7 @@ class Service:
 
         Raises:
             ConfigError: where its parts cannot be built; nothing has changed then.
+            RefusedConfigError: where Redis does not answer any more; as above.
             OSError: where a secret cannot be read; as above.
         """
         old = self._assembly
@@ -246,6 +248,9 @@ class Service:
         # Keys of a new issuer have to be there before its tokens are judged; the old
         # configuration holds meanwhile.
         await new.settle(settings.config.issuer.deadline)
+        if new.lost_redis(old):
+            await new.aclose(keep=old)
+            raise RefusedConfigError(REDIS_REFUSED)
         self._assembly = new
         self.check.snapshot = new.snapshot
         retiring = asyncio.create_task(_retire(old, new))

@@ -58,6 +58,8 @@ def redis_users(authz: str, authelia: str | None, deployment: str = "authz") -> 
         "user default off",
         # For the health check: anybody on this network may learn that Redis is alive.
         "user health on nopass resetchannels -@all +ping",
+        # For a new password: anybody on this network may have this file read again, and no more.
+        "user acl-load on nopass resetchannels -@all +acl|load",
         _user("authz", authz, f"~{tag}:*", _LEDGER),
     ]
     if authelia is not None:

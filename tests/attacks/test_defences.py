@@ -1144,6 +1144,21 @@ LOG_IN = (
         "return frozenset({name})", _IDENTITY,
     ),
     Defence(
+        "A name that two have names neither", "authz/login/protocol/people.py", "find_person",
+        "case [person], []:", "case [person, *_], _:", ("tests/login/protocol/test_people.py",),
+    ),
+    Defence(
+        "Who is called as another's subject is not that person",
+        "authz/cli/revocation_names.py", "_unless_subject",
+        'return KnownPerson(digest(*other), name, "", "", 0) if is_subject else found',
+        "return found", ("tests/cli/test_revocation_names.py",),
+    ),
+    Defence(
+        "Nobody is put in another's place", "authz/login/store/people.py", "all",
+        "if digest(*Person(self._issuer, record.subject)) == name:", "if True:",
+        ("tests/login/store/test_people.py",),
+    ),
+    Defence(
         "Nobody vouches for a program on this machine",
         "authz/login/web/client_description.py", "trust_of",
         "if client.ends_at and is_on_device(client.ends_at):", "if False:",

@@ -57,6 +57,9 @@ _CONFIG = ("--config", "/etc/authz/authz.yaml")
         ("health", "get authelia-session:x"),
         ("health", "info"),
         ("health", "acl whoami"),
+        ("acl-load", "acl whoami"),
+        ("acl-load", "acl setuser x on nopass"),
+        ("acl-load", "get authelia-session:x"),
     ],
 )
 @pytest.mark.attack("Redis")

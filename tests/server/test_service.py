@@ -319,6 +319,49 @@ def test_a_broken_configuration_changes_nothing(shared: ServiceProcess) -> None:
     assert count(shared, 'authz_config_reloads_total{outcome="refused"}') == 1
 
 
+def test_a_new_password_of_redis_costs_no_decision(
+    issuer: KeyIssuer, tmp_path: Path, transport: str
+) -> None:
+    """Redis knows both meanwhile: every check is answered with its limits counted in Redis. One
+    that Redis refuses is told, and the old one stays in use.
+    """
+    password = tmp_path / "password"
+    password.write_text("old\n")
+    with valkey() as redis:
+        redis.command("ACL", "SETUSER", "svc", "on", ">old", "~*", "&*", "+@all")
+        config = CONFIG.format(
+            issuer=issuer.address, redis=redis.url, transport=transport, rate="1000000/minute"
+        ).replace("redis: {", f"redis: {{username: svc, password_file: {password}, ")
+        with running_service(tmp_path, config, ENV) as service:
+            service.wait_ready()
+            token = now_token()
+            answers = [service.check(asking(token))]
+            password.write_text("wrong\n")
+            service.signal(signal.SIGHUP)
+            refused = service.wait_for("reload_refused")
+            assert "redis: it does not answer with these settings" in str(refused["problems"])
+            answers.append(service.check(asking(token)))
+
+            redis.command("ACL", "SETUSER", "svc", ">new")
+            password.write_text("new\n")
+            service.signal(signal.SIGHUP)
+            while not service.events("reloaded"):
+                answers.append(service.check(asking(token)))
+            redis.command("ACL", "SETUSER", "svc", "<old")
+            answers += [service.check(asking(token)) for _ in range(50)]
+            assert all(each.allowed for each in answers)
+            until(lambda: len(service.events("decision")) >= len(answers), "the log")
+            counted = {str(line["limiter"]) for line in service.events("decision")}
+            assert counted == {"redis"}
+            # The new one is in use: connections made from now on know no other.
+            redis.command("CLIENT", "KILL", "USER", "svc")
+            until(lambda: service.check(asking(token)).allowed, "a check after that")
+            until(
+                lambda: 'authz_limiter_mode{mode="redis"} 1.0' in service.get("/metrics")[1],
+                "Redis to count",
+            )
+
+
 # --- drain ------------------------------------------------------------------------------------
 
 

@@ -137,6 +137,13 @@ def test_a_life(folder: Path, store: ValkeyServer) -> None:
         found.wait_for("reload_refused")
         assert found.get("/.well-known/oauth-authorization-server")[0] == 200
 
+        # A Redis that does not answer with new settings is not taken for one that does.
+        found.config.write_text(good.replace(store.url, "unix:///nowhere"))
+        found.process.send_signal(signal.SIGHUP)
+        found.wait_for("reload_refused", 2)
+        assert "redis: it does not answer with these settings" in json.dumps(found.lines)
+        assert found.get("/.well-known/oauth-authorization-server")[0] == 200
+
         # What the server's library says of bytes that are no HTTP is an event, as all else.
         with socket.socket(socket.AF_UNIX) as raw:
             raw.connect(str(found.socket))
