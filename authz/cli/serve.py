@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from authz.cli.common import CommandError, command, config_argument
+from authz.cli.common import FILE, CommandError, command, config_argument
 from authz.config.addresses import AddressError
 from authz.server.main import serve
 
@@ -13,6 +13,7 @@ _EXAMPLES = """\
 examples:
   authz serve -c /etc/authz/authz.yaml
   authz serve --check unix:/run/authz/check.sock --status 127.0.0.1:9464
+  authz serve --envoy /etc/envoy                       Envoy follows each reload
 signals:
   SIGTERM  answer what is in flight, then end
   SIGHUP   read authz.yaml again; one with an error changes nothing. A change of the file is
@@ -25,9 +26,15 @@ signals:
 @config_argument
 @click.option("--check", metavar="ADDRESS", help="In place of service.check.")
 @click.option("--status", metavar="ADDRESS", help="In place of telemetry.metrics.")
-def run(*, config: Path, check: str | None, status: str | None) -> int:
+@click.option(
+    "--envoy",
+    type=FILE,
+    metavar="DIR",
+    help="Where `envoy-config -o` wrote: each reload writes there, and Envoy follows.",
+)
+def run(*, config: Path, check: str | None, status: str | None, envoy: Path | None) -> int:
     """Serve until told to stop."""
     try:
-        return serve(config, os.environ, check, status)
+        return serve(config, os.environ, check, status, envoy)
     except AddressError as error:
         raise CommandError(str(error)) from error

@@ -436,3 +436,11 @@ class Policy:
         """Yield every rule of every server."""
         for server in self.servers.values():
             yield from server.targets()
+
+
+def has_moved(old: Policy, new: Policy) -> bool:
+    """Tell whether a server of both is at another upstream than it was."""
+    return any(
+        name in old.servers and old.servers[name].upstream != server.upstream
+        for name, server in new.servers.items()
+    )

@@ -52,7 +52,7 @@ _LOOK: Final = 0.02
 # Seconds in which Envoy has taken a file: a name that cannot be resolved takes DNS's own time.
 _PATIENCE: Final = 15.0
 # Seconds between two files where Envoy does not say that it has taken the first.
-_BLIND: Final = 1.0
+BLIND: Final = 1.0
 _READABLE: Final = 0o644
 
 
@@ -251,7 +251,7 @@ class _Envoy:
             return _Outcome.TAKEN
         if before is None:
             if self._blind:
-                self._pause(_BLIND)
+                self._pause(BLIND)
             return _Outcome.UNSEEN
         wanted = _VERSION.search(step.text)
         until = time.monotonic() + self._patience

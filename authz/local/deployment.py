@@ -15,8 +15,9 @@ from authz.config.addresses import worker_addresses
 from authz.config.load import Settings, load
 from authz.config.problems import ConfigError
 from authz.config.value_types import Unix
-from authz.envoy.render import Topology, render
-from authz.local.envoy import ADMIN, envoy_service
+from authz.envoy.files import ENVOY_FILE
+from authz.envoy.render import Topology, render_watched
+from authz.local.envoy import ADMIN, STATISTICS, envoy_service
 from authz.local.services import CHECK, PAGES, check_service, pages_service
 from authz.local.state import State
 from authz.local.valkey import valkey
@@ -77,6 +78,7 @@ class Deployment:
                 Unix(str(self.state.socket(CHECK))), self.settings.config.service.workers
             ),
             admin=str(self.state.socket(ADMIN)),
+            stats=str(self.state.socket(STATISTICS)),
             folder=str(self.state.envoy),
             upstreams=self.extras.upstreams,
             issuer=self.extras.issuer,
@@ -114,7 +116,7 @@ class Deployment:
             answering.append(pages_service(self.state, self.configuration, env))
         if self.extras.quiet:
             answering = [replace(spec, echo=None) for spec in answering]
-        files = render(self.settings, self.topology)
+        files = render_watched(self.settings, self.topology)
         return (*stores, *self.extras.services, *answering, envoy_service(self.state, files, plain))
 
     def would_change(self) -> Sequence[str]:
@@ -124,9 +126,10 @@ class Deployment:
         except ConfigError:
             return ()  # the service says what is wrong, and goes on as before
         new, old = settings.config, self.settings.config
-        edge_differs = render(settings, self.topology) != render(self.settings, self.topology)
-        there = old.front_door is not None or new.front_door is not None
-        found = (("Envoy", edge_differs), ("the front door", there and new != old))
+        edges = [render_watched(each, self.topology) for each in (settings, self.settings)]
+        edge_differs = edges[0][ENVOY_FILE] != edges[1][ENVOY_FILE]
+        door_differs = (old.front_door is None) != (new.front_door is None)
+        found = (("Envoy", edge_differs), ("the front door", door_differs))
         return [name for name, differs in found if differs]
 
     def summary(self) -> str:

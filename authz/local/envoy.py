@@ -16,6 +16,7 @@ from authz.local.state import SetupError, State
 from authz.process.service import ServiceSpec
 
 ADMIN: Final = "admin"
+STATISTICS: Final = "stats"
 _CONFIGURATION: Final = "envoy.yaml"
 # Seconds for requests in flight; streams that last longer are cut.
 _DRAIN: Final = 5.0
@@ -47,7 +48,7 @@ def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -
 
     # Without hot restart there is no base id that two instances could share, no shared memory,
     # and no socket in the abstract namespace, which every process of the machine may talk to.
-    options = ("--disable-hot-restart", "--log-level", "warning")
+    options = ("--disable-hot-restart", "--log-level", "warning", "--reject-unknown-dynamic-fields")
     argv = (str(binary()), "-c", str(state.envoy / _CONFIGURATION))
     return ServiceSpec(
         "envoy", (*argv, *options), env, ready, stop_timeout=_STOP_TIMEOUT, drain=drain

@@ -58,7 +58,8 @@ def check_service(
 
     # -P: a file in the working folder must not stand in for a module of ours.
     command = (sys.executable, "-P", "-m", "authz", "serve")
-    argv = (*command, "-c", str(configuration), "--check", f"unix:{check}")
+    options = ("--check", f"unix:{check}", "--envoy", str(state.envoy))
+    argv = (*command, "-c", str(configuration), *options)
     return ServiceSpec(
         "service",
         argv,
@@ -89,7 +90,7 @@ def pages_service(state: State, configuration: Path, env: dict[str, str]) -> Ser
 
     command = (sys.executable, "-P", "-m", "authz", "pages")  # -P: as above
     argv = (*command, "-c", str(configuration), "--listen", f"unix:{socket}")
-    return ServiceSpec(PAGES, argv, env, ready, echo=str)
+    return ServiceSpec(PAGES, argv, env, ready, reloads=True, echo=str)
 
 
 def readable(line: str) -> str:

@@ -192,6 +192,8 @@ class _Service:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        # `authz up` passes it on to whoever reloads; here there are no workers to restart.
+        loop.add_signal_handler(signal.SIGUSR2, lambda: None)
         loop.add_signal_handler(signal.SIGHUP, reloader.request)
         reloads = asyncio.create_task(reloader.run())
         serving = asyncio.create_task(server.serve([listener]))

@@ -3,13 +3,16 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import read_address, read_tcp, worker_addresses
 from authz.config.load import Settings, load
 from authz.process.supervisor import StartError
+from authz.server.envoy_follower import WatchedFolder, watched_folder
 from authz.server.redis_options import require_redis
 from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
 from authz.server.worker_control import WorkerSettings
@@ -23,7 +26,11 @@ _GRACE: Final = 1.0
 
 
 def serve(
-    configuration: Path, env: Mapping[str, str], check: str | None, status: str | None
+    configuration: Path,
+    env: Mapping[str, str],
+    check: str | None,
+    status: str | None,
+    envoy: Path | None = None,
 ) -> int:
     """Run the service until it is told to stop.
 
@@ -32,6 +39,7 @@ def serve(
         env: the environment: secrets, and `AUTHZ_REDIS_URL` in place of `redis.url`.
         check: where to answer Check, in place of `service.check`.
         status: where to serve metrics, in place of `telemetry.metrics`.
+        envoy: the folder whose files Envoy watches; None where it follows no reload.
 
     Raises:
         ConfigError: where authz.yaml is wrong.
@@ -53,6 +61,9 @@ def serve(
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
     worker = WorkerSettings(str(configuration), checks[0], where, grace)
+    if envoy is not None:
+        folder = watched_folder(envoy, sys.executable)
+        worker = replace(worker, envoy=folder.folder, python=folder.python)
     if len(checks) > 1:
         return _serve_pool(worker, checks, settings, env=env, recorder=recorder)
     # It would end the process otherwise; there is nobody to go on meanwhile.
@@ -99,8 +110,17 @@ def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Reco
 
     async def run() -> None:
         listeners = Listeners(worker.check, worker.status)
-        file = Path(worker.configuration)
-        service = Service(read_again, env, listeners, recorder, worker.grace, file=file)
+        watched = WatchedFolder(worker.envoy, worker.python) if worker.envoy else None
+        service = Service(
+            read_again,
+            env,
+            listeners,
+            recorder,
+            worker.grace,
+            file=Path(worker.configuration),
+            envoy=watched,
+            keeps_former=watched is not None,
+        )
         tune_gc()
         await service.run()
 

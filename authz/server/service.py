@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,8 +16,10 @@ from typing import Final, Protocol
 from authz.config.load import Settings
 from authz.config.restarts import restarts_of_serve
 from authz.core import decision
+from authz.core.policy import has_moved
 from authz.server.assemble import Assembly
 from authz.server.check import Check
+from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
@@ -37,6 +39,8 @@ _LOOK: Final = 1.0
 # decisions in flight make: they were looked at again and again while they waited for Redis.
 _YOUNG: Final = 20_000
 _OLDER: Final = 10
+# Seconds that Envoy has to follow a reload.
+_FOLLOWED: Final = 60.0
 Load = Callable[[], Settings]
 
 
@@ -106,6 +110,8 @@ class Service:
         *,
         transport: MakeTransport = GrpcTransport,
         file: Path | None = None,
+        envoy: WatchedFolder | None = None,
+        keeps_former: bool = False,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -117,6 +123,10 @@ class Service:
             grace: seconds that what is in flight has at the end.
             transport: makes the transport.
             file: authz.yaml, to be watched; None where another process tells of its changes.
+            envoy: whose files are written after each reload; None where nobody has to, or somebody
+                else does.
+            keeps_former: whether Envoy follows a reload, so that the configuration before it still
+                judges the routes of before (decision 23).
 
         Raises:
             ConfigError: where the configuration is wrong.
@@ -127,6 +137,10 @@ class Service:
         self._grace = grace
         self._make_transport = transport
         self._health = Health()
+        self._follower = None
+        if envoy is not None:
+            self._follower = EnvoyFollower(envoy, env, recorder, self._health)
+        self._keeps_former = keeps_former
         settings = load()
         self._assembly = Assembly(settings, env, recorder)
         self._reloader = ConfigReloader(
@@ -183,11 +197,14 @@ class Service:
                     config=str(self._settings.digest),
                 )
                 self.started.set()
+                self._follow_envoy(self._settings)
                 await self._stop.wait()
                 await self._drain(transport)
                 look.cancel()
                 reloads.cancel()
         finally:
+            if self._follower is not None:
+                self._follower.stop()
             for task in self._retiring:
                 task.cancel()
             await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -252,10 +269,36 @@ class Service:
             await new.aclose(keep=old)
             raise RefusedConfigError(REDIS_REFUSED)
         self._assembly = new
+        if self._keeps_former and has_moved(old.snapshot.policy, new.snapshot.policy):
+            self.check.former = old.snapshot
         self.check.snapshot = new.snapshot
-        retiring = asyncio.create_task(_retire(old, new))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self._beside(self._retire(old, new))
+        self._follow_envoy(settings)
+
+    async def _retire(self, old: Assembly, new: Assembly) -> None:
+        """Close the parts that a reload replaced, once no check that began with them can still run.
+
+        Where servers have moved, their old routes are judged as before until Envoy has followed.
+        """
+        try:
+            if self.check.former is old.snapshot:
+                await asyncio.sleep(_FOLLOWED)
+                if self.check.former is old.snapshot:
+                    self.check.former = None
+            await asyncio.sleep(old.snapshot.deadline.seconds)
+        finally:
+            await old.aclose(keep=new)
+
+    def _follow_envoy(self, settings: Settings) -> None:
+        """Have Envoy follow what is in force."""
+        if self._follower is not None:
+            self._beside(self._follower.follow(settings.text))
+
+    def _beside(self, work: Coroutine[None, None, None]) -> None:
+        """Do something beside the checks; it ends with the service."""
+        task = asyncio.create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _drain(self, transport: Transport) -> None:
         self._health.set("drain", "stopping")
@@ -286,14 +329,6 @@ class Service:
 
     def _mode(self) -> str:
         return self._assembly.mode()
-
-
-async def _retire(old: Assembly, new: Assembly) -> None:
-    """Close the parts that a reload replaced, once no check that began with them can still run."""
-    try:
-        await asyncio.sleep(old.snapshot.deadline.seconds)
-    finally:
-        await old.aclose(keep=new)
 
 
 def is_compiled() -> bool:

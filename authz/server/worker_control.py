@@ -54,6 +54,8 @@ class WorkerSettings:
             itself.
         final_metrics: the file that the last counts are written to; empty where nobody reads it.
         worker: this worker's number; None where there is only one.
+        envoy: the folder whose files Envoy watches; empty where it follows no reload.
+        python: the interpreter; a service embedded in an Envoy has none to ask.
     """
 
     configuration: str
@@ -65,6 +67,8 @@ class WorkerSettings:
     text: str = ""
     final_metrics: str = ""
     worker: int | None = None
+    envoy: str = ""
+    python: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable that carries this."""

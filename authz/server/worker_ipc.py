@@ -15,6 +15,7 @@ from typing import Final
 from prometheus_client import generate_latest
 
 from authz.config.load import Settings, load, read
+from authz.server.envoy_follower import WatchedFolder
 from authz.server.grpc import GrpcTransport
 from authz.server.service import Listeners, MakeTransport, Service, tune_gc
 from authz.server.worker_control import (
@@ -62,8 +63,10 @@ class WorkerChannel:
         recorder = Recorder(self._metrics, log, settings.worker)
         capture_library_output(recorder)
         listeners = Listeners(settings.check, settings.status)
-        # Of several workers the process above them watches the files.
+        # Of several workers the process above them watches authz.yaml, and writes Envoy's files
+        # once all have the rules.
         file = None if settings.text else Path(settings.configuration)
+        watched = WatchedFolder(settings.envoy, settings.python)
         return Service(
             self._read,
             self._env,
@@ -72,6 +75,8 @@ class WorkerChannel:
             settings.grace,
             transport=transport,
             file=file,
+            envoy=watched if settings.envoy and settings.worker is None else None,
+            keeps_former=bool(settings.envoy),
         )
 
     def _read(self) -> Settings:

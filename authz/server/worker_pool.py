@@ -21,6 +21,7 @@ from authz.config.restarts import restarts_of_serve
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
+from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.health import Health
 from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
 from authz.server.reloader import ConfigReloader
@@ -154,6 +155,12 @@ class WorkerPool:
         self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._health = Health()
         self._differing = 0
+        self._follower = None
+        if worker.envoy:
+            watched = WatchedFolder(worker.envoy, worker.python)
+            self._follower = EnvoyFollower(watched, env, recorder, self._health)
+        self._followed: Settings | None = None
+        self._following: asyncio.Task[None] | None = None
         self._reloader = ConfigReloader(
             self._read,
             self._reload,
@@ -230,7 +237,10 @@ class WorkerPool:
                 tasks.create_task(self._reloader.run()),
             ]
             running = [tasks.create_task(one.run()) for one in self._workers]
+            self._follow_envoy(self._reloader.settings)
             await self._stop.wait()
+            if self._follower is not None:
+                self._follower.stop()
             await asyncio.wait(running)
             for task in around:
                 task.cancel()
@@ -298,6 +308,7 @@ class WorkerPool:
         await self._put_in_force(settings)
         for one in self._workers:
             one.send(RELOAD)
+        self._follow_envoy(settings)
 
     async def _rolling_restart(self) -> None:
         """Restart the workers, one after the other, with authz.yaml as it is now."""
@@ -312,6 +323,23 @@ class WorkerPool:
                 self._recorder.event("rolling_restart_stopped", worker=number, why=why)
                 return
         self._recorder.event("rolling_restart_done", workers=len(self._workers))
+        self._follow_envoy(self._reloader.settings)
+
+    def _follow_envoy(self, settings: Settings) -> None:
+        """Have Envoy follow a configuration, once all workers have it."""
+        if self._follower is not None:
+            self._followed = settings
+            self._following = asyncio.create_task(self._follow(self._follower, settings))
+
+    async def _follow(self, follower: EnvoyFollower, settings: Settings) -> None:
+        wanted, until = str(settings.digest), time.monotonic() + _READY
+        for one in self._workers:
+            while time.monotonic() < until and self._followed is settings:
+                if (await asyncio.to_thread(one.metrics.state)).config == wanted:
+                    break
+                await asyncio.sleep(_POLL)
+        if self._followed is settings:
+            await follower.follow(settings.text)
 
     def _read(self) -> Settings:
         return load(Path(self._worker.configuration), self._env)

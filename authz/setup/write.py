@@ -5,6 +5,7 @@ the answers: whoever changed it gets what the change implies.
 """
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,8 +20,9 @@ from authz import __version__
 from authz.authelia import implied
 from authz.config import location
 from authz.config.key_files import new_private_key, public_half
-from authz.config.load import load
+from authz.config.load import Settings, load
 from authz.config.schema import schema_text
+from authz.envoy.files import BLIND, steps
 from authz.setup import secrets
 from authz.setup.answers import SetupAnswers
 from authz.setup.authority import (
@@ -38,6 +40,11 @@ ANSWERS: Final = location.ANSWERS
 CONFIGURATION: Final = f"{location.FOLDER}/{location.NAME}"
 SCHEMA: Final = "authz.schema.json"
 _DOOR: Final = "secrets/front_door"
+_COMPOSE: Final = "docker-compose.yml"
+_ENVOY: Final = "envoy"
+_ENVOY_ADMIN: Final = "/tmp/envoy-admin.sock"  # noqa: S108 - a container's own
+# In the volume that Envoy and authz share.
+_ENVOY_STATS: Final = "/run/authz/envoy-stats.sock"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
 # What the containers of authz mount, by where the folder has authz.yaml.
@@ -218,18 +225,48 @@ def _people(folder: Folder, answers: SetupAnswers, password: str | None) -> Path
 
 
 def _derived(folder: Folder, configuration: str, *, render: bool) -> tuple[str, ...]:
-    from authz.envoy.render import Topology  # noqa: PLC0415 - an extra; only this part needs it
-    from authz.envoy.render import render as render_envoy  # noqa: PLC0415 - as above
-
     settings = load(folder.root / configuration, {}, secrets=False)
-    where = Topology(admin="/tmp/envoy-admin.sock", memory=_HEAP)  # noqa: S108 - a container's own
-    texts = {f"envoy/{name}": text for name, text in render_envoy(settings, where).items()}
+    texts = dict[str, str]()
     texts[str(Path(configuration).with_name(SCHEMA))] = schema_text()
     # In the container the key is elsewhere than here.
     door_key = public_half(folder.root / _DOOR)
     texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
     put = folder.renew if render else folder.put
-    return tuple(name for name, text in texts.items() if put(name, text) is FileOutcome.KEPT)
+    stale = [name for name, text in texts.items() if put(name, text) is FileOutcome.KEPT]
+    return (*_envoy(folder, settings, render=render), *stale)
+
+
+def _envoy(folder: Folder, settings: Settings, *, render: bool) -> tuple[str, ...]:
+    """Write Envoy's files, and return those that authz.yaml no longer implies.
+
+    They are replaced in an order in which an Envoy that watches them fails no request.
+    """
+    from authz.envoy import render as envoy  # noqa: PLC0415 - an extra; only this part needs it
+
+    where = envoy.Topology(admin=_ENVOY_ADMIN, stats=_ENVOY_STATS, memory=_HEAP)
+    watches = _watches(folder.root / _COMPOSE)
+    texts = (envoy.render_watched if watches else envoy.render)(settings, where)
+    names = {name: f"{_ENVOY}/{name}" for name in texts}
+    if not render:
+        put = {name: folder.put(names[name], text) for name, text in texts.items()}
+        return tuple(names[name] for name in put if put[name] is FileOutcome.KEPT)
+    places = {name: folder.root / each for name, each in names.items()}
+    old = {name: path.read_text("utf-8") for name, path in places.items() if path.exists()}
+    for name, text in steps(old, texts) if watches else ():
+        folder.renew(names[name], text)
+        time.sleep(BLIND if old else 0)
+    for name, text in texts.items():
+        if names[name] not in folder.outcomes:
+            folder.renew(names[name], text)
+    return ()
+
+
+def _watches(compose: Path) -> bool:
+    """Tell whether Envoy is started so that it may watch its files.
+
+    In a folder of an earlier release it is not: it would pass over what it does not know.
+    """
+    return "--reject-unknown-dynamic-fields" in compose.read_text("utf-8")
 
 
 def _values(answers: SetupAnswers) -> dict[str, Any]:

@@ -141,6 +141,14 @@ class Metrics:
             registry=self.registry,
         )
         self._shown_config = ""
+        self.envoy_updates: Final = self._counter(
+            "authz_envoy_updates_total",
+            "Times that Envoy's files were written after a reload, by outcome (taken, unconfirmed, "
+            "refused, failed).",
+            "outcome",
+        )
+        outcomes = ("taken", "unconfirmed", "refused", "failed")
+        _begin(self.envoy_updates, [(each,) for each in outcomes])
         self.tool_changes: Final = self._counter(
             "authz_tool_changes_total",
             "Tools that a server lists anew or otherwise than before (added, definition, "

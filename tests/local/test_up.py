@@ -203,8 +203,11 @@ async def _dies_and_comes_back(site: UpSite, stage: ServiceStage, services: list
 async def _reloads(site: UpSite, stage: ServiceStage) -> None:
     site.file.write_text(site.file.read_text().replace("8000/mcp", "8001/mcp"))
     stage.send(signal.SIGHUP)
-    assert "Envoy keeps its configuration until `authz up` is started again" in stage.lines
     await until(lambda: stage.said('"event":"reloaded"'))
+    # A server has moved: Envoy follows, and nothing has to be started again.
+    await until(lambda: stage.said('"event":"envoy_updated"'))
+    assert stage.said('"confirmed":true,"restart":false')
+    assert not any("until `authz up` is started again" in line for line in stage.lines)
 
 
 def _assert_private(services: list[int], site: UpSite, folder: Path) -> None:
@@ -371,7 +374,7 @@ def test_extras(site: UpSite, stage: ServiceStage, place: Path) -> None:
     )
     with held(place / "state") as state:
         services = _deployment(site, state, {}, extras).services(patient=True)
-        text = (state.envoy / "envoy.yaml").read_text()
+        text = "".join(path.read_text() for path in state.envoy.glob("*.yaml"))
 
     assert [spec.name for spec in services] == ["valkey", "issuer", "notes", "service", "envoy"]
     for path in ("/run/files.sock", "/run/issuer.sock", str(state.socket("admin"))):
@@ -381,14 +384,15 @@ def test_extras(site: UpSite, stage: ServiceStage, place: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("8000/mcp", "8001/mcp", True),
+        ("8000/mcp", "8001/mcp", False),
+        ("gateway: {", "gateway: {max_connections: 77, ", True),
         ("servers:", "limits: [{per: user, rate: 1/day}]\nservers:", False),
         ("servers:", "servers: [", False),
     ],
-    ids=["upstream", "limit", "broken"],
+    ids=["upstream", "connections", "limit", "broken"],
 )
 def test_edge_would_change(site: UpSite, place: Path, old: str, new: str, expected: bool) -> None:
-    """A reload that Envoy would have to know of is told from one for the service alone."""
+    """A reload for which Envoy has to be started again is told from one that it follows."""
     with held(place / "state") as state:
         deployment = _deployment(site, state, ENV)
         assert deployment.would_change() == []
@@ -413,7 +417,7 @@ def test_a_front_door_is_a_part(place: Path) -> None:
         services = {
             spec.name: spec for spec in _deployment(site, state, env).services(patient=True)
         }
-        text = (state.envoy / "envoy.yaml").read_text()
+        text = (state.envoy / "clusters.yaml").read_text()
         acl = (state.valkey / "valkey.conf").read_text()
         socket = state.socket("pages")
 
@@ -424,14 +428,21 @@ def test_a_front_door_is_a_part(place: Path) -> None:
     assert "+expire" in acl
 
 
-def test_a_reload_that_the_front_door_does_not_see_is_told(place: Path) -> None:
-    """The service reads a new limit; the front door knows its clients until it starts again."""
+def test_the_front_door_follows_a_reload_and_not_its_own_removal(place: Path) -> None:
+    """SIGHUP goes to the pages, too; that they are not wanted any more has to be told."""
     site = _door(place)
     with held(place / "state") as state:
         deployment = _deployment(site, state, ENV)
         assert deployment.would_change() == []
         more = "limits: [{per: user, rate: 1/day}]\nservers:"
         site.file.write_text(site.file.read_text().replace("servers:", more))
+        assert deployment.would_change() == []
+        pages = next(each for each in deployment.services(patient=True) if each.name == "pages")
+        assert pages.reloads
+        whole = site.file.read_text()
+        site.file.write_text(
+            "\n".join(line for line in whole.splitlines() if "front_door:" not in line)
+        )
         assert deployment.would_change() == ["the front door"]
 
 

@@ -86,13 +86,29 @@ def test_what_authz_yaml_implies_follows_it_when_asked(tmp_path: Path) -> None:
     path = tmp_path / CONFIGURATION
     path.write_text(path.read_text().replace("http://notes:8000", "http://elsewhere:8000"))
 
-    assert make(tmp_path).stale == ("envoy/envoy.yaml",)
+    names = tuple(f"envoy/{name}" for name in ("clusters.yaml", "routes.yaml", "rendered.json"))
+    assert make(tmp_path).stale == names
     done = write_folder(tmp_path, ANSWERS, None, render=True)
 
-    assert done.outcomes["envoy/envoy.yaml"] is FileOutcome.RENEWED
-    assert "elsewhere" in (tmp_path / "envoy/envoy.yaml").read_text()
+    renewed = {name for name, what in done.outcomes.items() if what is FileOutcome.RENEWED}
+    assert renewed == set(names)
+    assert "elsewhere" in (tmp_path / "envoy/clusters.yaml").read_text()
     assert "elsewhere" in path.read_text()
     assert make(tmp_path).stale == ()
+
+
+def test_an_envoy_that_was_not_told_to_be_strict_watches_nothing(tmp_path: Path) -> None:
+    """In a folder of an earlier release Envoy passes over unknown fields: it gets one file."""
+    copy_written(tmp_path)
+    compose = tmp_path / "docker-compose.yml"
+    compose.write_text(compose.read_text().replace("--reject-unknown-dynamic-fields", ""))
+    assert "dynamic_resources" in (tmp_path / "envoy/envoy.yaml").read_text()
+
+    write_folder(tmp_path, ANSWERS, None, render=True)
+
+    text = (tmp_path / "envoy/envoy.yaml").read_text()
+    assert "dynamic_resources" not in text
+    assert "notes:8000" in text
 
 
 def test_a_wrong_authz_yaml_is_an_error_and_nothing_of_it_is_rendered(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def running_envoy(files: Mapping[str, str], folder: Path, admin: Path) -> Iterat
         (folder / name).write_text(text)
     command = [BINARY, "-c", str(folder / "envoy.yaml")]
     command += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    command += ["--reject-unknown-dynamic-fields"]
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err)
     try:

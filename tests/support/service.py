@@ -24,13 +24,13 @@ from tests.tokens.token_factory import rsa_signer
 PATIENCE = 40.0
 
 
-def until(true: Callable[[], bool], what: str) -> None:
+def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Wait for a condition of another process, looking often.
 
     Raises:
         AssertionError: where it does not come true in time.
     """
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not true():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.01)
@@ -157,12 +157,13 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(
+def running_service(  # noqa: PLR0917 - tests name them
     folder: Path,
     config: str,
     env: Mapping[str, str],
     workers: int = 1,
     program: Sequence[str] = ("-m", "authz"),
+    options: Sequence[str] = (),
 ) -> Iterator[ServiceProcess]:
     """Run the service as long as the block does; what it wrote to stderr must be nothing.
 
@@ -172,12 +173,13 @@ def running_service(
         env: its environment.
         workers: what the text says of them.
         program: what Python runs, in place of authz.
+        options: of the command, besides the usual ones.
     """
     path = folder / "authz.yaml"
     path.write_text(config)
     socket = folder / "check.sock"
     command = [sys.executable, *program, "serve", "-c", str(path)]
-    command += ["--check", f"unix:{socket}", "--status", "127.0.0.1:0"]
+    command += ["--check", f"unix:{socket}", "--status", "127.0.0.1:0", *options]
     errors = (folder / "stderr").open("w")
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(env)

@@ -3,6 +3,7 @@
 The other files of this package only spell these values in Envoy's messages.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,10 +78,11 @@ def rendered_from(source: str, where: Topology) -> str:
     """Return the text of `rendered.json`: what watched files were made from.
 
     Args:
-        source: the digest of authz.yaml (`Settings.digest.file`).
+        source: the text of authz.yaml.
         where: the parts.
     """
-    values = {"release": __version__, "source": source, "topology": where.to_json()}
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    values = {"release": __version__, "source": digest, "topology": where.to_json()}
     return json.dumps(values, indent=2) + "\n"
 
 
