@@ -66,6 +66,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
         "log in, and get a token to try a server with",
         "authz login authz.yaml --server files",
     ),
+    "add-server": CommandEntry(
+        Task.CONNECT,
+        "write a server into authz.yaml, and say what remains to be done",
+        "authz add-server github http://github-mcp:8000/mcp",
+    ),
     "identity-keys": CommandEntry(
         Task.CONNECT,
         "print the key set with which MCP servers verify who calls",

@@ -20,8 +20,11 @@ from ruamel.yaml import YAML
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
+from authz.envoy.files import SUBSCRIPTIONS, update_counts
 
 PART: Final = "envoy"
+# Where Envoy tells its statistics where its admin socket is its own (`authz init`).
+STATS: Final = Path("/run/authz/envoy-stats.sock")
 _PATIENCE: Final = 5.0
 _LARGEST: Final = 64 << 20
 _FILTER: Final = "envoy.filters.http.ext_authz"
@@ -41,7 +44,11 @@ _BARE: Final = (
     "have the proxy write bare addresses; Azure's Application Gateway: a rewrite rule that sets"
     " X-Forwarded-For to {var_add_x_forwarded_for_proxy}"
 )
-_RENDER: Final = "authz envoy-config authz.yaml -o …, and restart Envoy with it"
+_RENDER: Final = (
+    "authz envoy-config authz.yaml -o …; an Envoy that does not watch these files has to be"
+    " restarted"
+)
+_STRICT: Final = "start Envoy with --reject-unknown-dynamic-fields"
 # What no rendered configuration ever has, also where there is none to compare with.
 _NEVER: Final[Mapping[tuple[str, ...], str]] = {
     ("failure_mode_allow",): "lets everything through while authz is away",
@@ -83,10 +90,14 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
         listeners = _ask(admin, "/listeners?format=json")
         dump = _ask(admin, "/config_dump")
     except (OSError, HTTPException, ValueError, RecursionError) as error:
+        found = [*_updates(STATS)]
+        if found and not named:
+            return found
         message = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
         fix = "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
         return [(problem if named else note)(PART, "unreachable", message, fix)]
     findings = [*_age(server), *_listeners(listeners), *_forwarded(admin)]
+    findings += [*_updates(admin), *_lenient(server, admin)]
     actual = read(dump)
     if not actual.filters:
         message = "no listener of it asks authz (there is no ext_authz filter)"
@@ -98,6 +109,29 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
         message = "it was not compared with what would be rendered: envoy-data-plane is missing"
         wrong.append(note(PART, "not_compared", message, "pip install 'authz[envoy]'"))
     return findings + (wrong or [ok(PART, "agrees", "it asks authz as authz.yaml has it")])
+
+
+def _updates(place: Path) -> Iterator[Finding]:
+    """Yield what Envoy says of the files that it watches, at its admin or its statistics socket."""
+    asked = {name: update_counts(place, prefix) for name, prefix in SUBSCRIPTIONS.items()}
+    known = {name: counts for name, counts in asked.items() if counts is not None}
+    refused = {name: counts.refused for name, counts in known.items() if counts.refused}
+    for name, count in refused.items():
+        message = f"it refused {name} {count} time(s) since it started, and went on as before"
+        fix = "Envoy's log says why; once authz.yaml is mended, reload"
+        yield warning(PART, "update_refused", message, fix)
+    if known and not refused:
+        yield ok(PART, "follows", f"it watches {', '.join(known)}, and has refused none of them")
+
+
+def _lenient(server: Any, admin: Path) -> Iterator[Finding]:
+    """Yield whether an Envoy that watches files passes over what it does not know in them."""
+    options = server.get("command_line_options") if isinstance(server, dict) else None
+    if not isinstance(options, dict) or options.get("reject_unknown_dynamic_fields"):
+        return
+    if any(update_counts(admin, prefix) is not None for prefix in SUBSCRIPTIONS.values()):
+        message = "it passes over fields that it does not know in the files that it watches"
+        yield problem(PART, "lenient", message, _STRICT)
 
 
 class _Admin(HTTPConnection):
@@ -142,8 +176,11 @@ def upstream_sockets(admin: Path) -> dict[str, str]:
     for cluster in _mappings(document):
         name, hosts = cluster.get("name"), cluster.get("host_statuses")
         if isinstance(name, str) and name.startswith(_SERVER) and isinstance(hosts, list):
-            paths = [each.get("path") for each in _mappings(hosts)]
-            found |= {name.removeprefix(_SERVER): path for path in paths if isinstance(path, str)}
+            paths = [each["path"] for each in _mappings(hosts) if isinstance(each.get("path"), str)]
+            # Behind the server's name comes the digest of its upstream.
+            server = name.removeprefix(_SERVER).partition(":")[0]
+            if paths:
+                found[server] = paths[-1]
     return found
 
 

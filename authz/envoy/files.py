@@ -39,7 +39,7 @@ RENDERED_FILE: Final = "rendered.json"
 _HEADER: Final = "From authz.yaml by `authz envoy-config`. Do not edit: it is replaced."
 _VERSION: Final = re.compile(r'^version_info: "?([0-9a-f]{16})"?$', re.MULTILINE)
 # Where Envoy counts what became of a file; `certificate.yaml` only says where the pair is.
-_SUBSCRIPTIONS: Final = {
+SUBSCRIPTIONS: Final = {
     CLUSTERS_FILE: "cluster_manager.cds",
     LISTENERS_FILE: "listener_manager.lds",
     ROUTES_FILE: "http.gateway.rds.gateway",
@@ -163,7 +163,7 @@ def replace_files(
                 for done in dict.fromkeys(each.name for each in reversed(todo[: number + 1])):
                     if done in old:
                         write(folder / done, old[done])
-                return EnvoyUpdate(refused=step.name)
+                return EnvoyUpdate(refused=step.name, confirmed=False)
             confirmed = confirmed and outcome is _Outcome.TAKEN
         changed = tuple(name for name in new if old.get(name) != new[name])
         restart = ENVOY_FILE in old and ENVOY_FILE in changed
@@ -240,14 +240,14 @@ class _Envoy:
 
     def ask(self, name: str) -> UpdateCounts | None:
         """Return what became of a file so far; None where Envoy does not say."""
-        prefix = _SUBSCRIPTIONS.get(name)
+        prefix = SUBSCRIPTIONS.get(name)
         if prefix is None or self._stats is None:
             return None
         return update_counts(self._stats, prefix)
 
     def follow(self, step: Step, before: UpdateCounts | None) -> _Outcome:
         """Return once Envoy has taken a file or not, or does not say so in time."""
-        if step.name not in _SUBSCRIPTIONS:
+        if step.name not in SUBSCRIPTIONS:
             return _Outcome.TAKEN
         if before is None:
             if self._blind:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from authz.config.value_types import Unix
+from authz.doctor import envoy as doctor
 from authz.envoy.files import ROUTES_FILE, replace_files
 from authz.envoy.render import Topology, render_watched
 from tests.support import edge
@@ -200,19 +201,19 @@ def test_a_route_that_envoy_has_of_its_own_opens_nothing(running: FollowedEdge) 
     routes = (running.folder / ROUTES_FILE).read_text()
     name = re.search(r'upstream: "?([0-9a-f]{16})', routes)
     assert name is not None
-    other = routes.replace(name[1], "0123456789abcdef").replace(
-        "mcp:files:0123456789abcdef", f"mcp:files:{name[1]}"
+    other = routes.replace(name[1], "fedcba9876543210").replace(
+        "mcp:files:fedcba9876543210", f"mcp:files:{name[1]}"
     )
     version = re.search(r'version_info: "?([0-9a-f]{16})', routes)
     assert version is not None
-    other = other.replace(version[1], "0000000000000001")
+    other = other.replace(version[1], "a000000000000001")
     rendered = {path.name: path.read_text() for path in running.folder.glob("*.[yj]*")}
     stats = running.folder.parent / "stats"
     assert replace_files(running.folder, rendered | {ROUTES_FILE: other}, stats).confirmed
     try:
         running.wait_for("files", 503)
         unknown = other.replace("server: files", "server: nobody").replace(
-            "0000000000000001", "0000000000000002"
+            "a000000000000001", "a000000000000002"
         )
         assert replace_files(running.folder, rendered | {ROUTES_FILE: unknown}, stats).confirmed
         running.wait_for("files", 404)
@@ -235,6 +236,14 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
     assert {path.name: path.read_text() for path in running.folder.glob("*.[yj]*")} == rendered
     notes = json.loads(running.service.get("/readyz")[1])["notes"]
     assert "refused listeners.yaml" in notes["envoy"]
+    for socket in ("admin", "stats"):
+        told = list(doctor._updates(running.folder.parent / socket))
+        assert [each.diagnosis for each in told] == ["update_refused"]
+        assert "listeners.yaml 1 time" in told[0].message
+    admin = running.folder.parent / "admin"
+    assert list(doctor._lenient(doctor._ask(admin, "/server_info"), admin)) == []
+    lenient = doctor._lenient({"command_line_options": {}}, admin)
+    assert [each.diagnosis for each in lenient] == ["lenient"]
     running.wait_for("files", 200)
     running.reload(running.config)
     until(
