@@ -93,7 +93,10 @@ def _next(done: AddedServer, new: NewServer) -> Iterator[str]:
         yield _RULES
     pages = done.settings.config.front_door is not None
     if done.folder is None:
-        yield "reload: SIGHUP to `authz up`, or to `authz serve`" + (" and `authz pages`" * pages)
+        yield (
+            "a running authz takes it within seconds, and Envoy with --envoy follows; where"
+            " service.watch_config is off: SIGHUP to `authz up`, or to `authz serve`"
+        ) + (" and `authz pages`" * pages)
         if not done.replaced:
             yield "authz authelia-config: Authelia has to know the new audience"
         return
@@ -107,7 +110,6 @@ def _next(done: AddedServer, new: NewServer) -> Iterator[str]:
             f"let Envoy reach it without a restart: docker network connect"
             f" $(docker network ls -qf name=_{done.network}$) {container}"
         )
-    services = "authz authz-pages" if pages else "authz"
-    yield f"docker compose kill -s HUP {services}       Envoy follows"
+    yield "authz takes it within seconds, and Envoy follows: docker compose logs authz"
     if not done.replaced:
         yield "authz init --render; docker compose restart authelia    it learns the new audience"

@@ -221,7 +221,7 @@ def _assert_private(services: list[int], site: UpSite, folder: Path) -> None:
     network = {place for place in places if not place.startswith("/")}
     sockets = {path.name: path for path in (folder / "run").iterdir()}
     assert network == {f"0100007F:{port:04X}" for port in (site.gateway, site.metrics)}
-    assert set(sockets) == {"valkey.sock", "check.sock", "admin.sock"}
+    assert set(sockets) == {"valkey.sock", "check.sock", "admin.sock", "stats.sock"}
     assert places - network == {str(path) for path in sockets.values()}
     assert {path.stat().st_mode & 0o077 for path in sockets.values()} == {0}
 
