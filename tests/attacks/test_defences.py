@@ -130,6 +130,11 @@ TEN_WORST = (
 
 OTHERS = (
     Defence(
+        "Rules are for one upstream", "authz/core/decision.py", "_served",
+        "    if is_outdated(request, server):\n        raise RefusedError(Reason.ROUTE_OUTDATED)\n",
+        "", _DECISION,
+    ),
+    Defence(
         "A Host chooses no server of a route that names one", "authz/core/decision.py",
         "_server_of", "if named is not None or policy.places is None:",
         "if policy.places is None:", ("tests/core/test_server_of_url.py",),
