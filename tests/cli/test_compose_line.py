@@ -88,7 +88,7 @@ def test_every_command_was_tried_here() -> None:
     """A command that is added has to be told where it runs."""
     asking = "clients revoke revocations audit explain tools"
     tried = f"{asking} check-config serve pages up authelia-config client-config envoy-config"
-    tried += " doctor schema"
+    tried += " doctor schema status connections certificate"
     elsewhere = {"init", "demo", "login", "identity-keys"}  # of the host by what they are
     assert set(tried.split()) | elsewhere >= COMMANDS.keys()
 
