@@ -51,7 +51,8 @@ def in_place_with_its_time(file: Path) -> None:
     os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
 
 
-WAYS = [by_rename, as_vim, by_sed, in_place, with_its_time, in_place_with_its_time]
+BY_SED = pytest.param(by_sed, marks=pytest.mark.process)
+WAYS = [by_rename, as_vim, BY_SED, in_place, with_its_time, in_place_with_its_time]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from tests.doctor.kit import diagnoses, settings
 from tests.setup.kit import copy_written
 from tests.tokens.token_factory import rsa_signer
 
+# Doctor asks git.
+pytestmark = pytest.mark.process
 TEXT = """\
 issuer: {url: https://auth.example.test, internal: 'http://127.0.0.1:1'}
 gateway: {url: https://mcp.example.test}

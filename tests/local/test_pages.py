@@ -17,7 +17,7 @@ def test_command(state: State) -> None:
     expected = (sys.executable, "-P", "-m", "authz", "pages", "-c", "/etc/authz.yaml", "--listen")
     assert spec.argv == (*expected, f"unix:{state.folder}/run/pages.sock")
     assert spec.env == {"A": "b"}
-    assert not spec.reloads
+    assert spec.reloads
 
 
 def test_ready_when_somebody_listens(state: State) -> None:

@@ -62,7 +62,8 @@ def test_command(state: State) -> None:
     spec = _part(state, Tcp("127.0.0.1", 9464))
 
     expected = (sys.executable, "-P", "-m", "authz", "serve", "-c", "/etc/authz.yaml", "--check")
-    assert spec.argv == (*expected, f"unix:{state.folder}/run/check.sock")
+    socket, files = f"unix:{state.folder}/run/check.sock", str(state.envoy)
+    assert spec.argv == (*expected, socket, "--envoy", files)
     assert spec.env == {"A": "b"}
     assert spec.reloads
 
