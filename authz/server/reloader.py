@@ -25,8 +25,10 @@ from authz.telemetry.recorder import Recorder
 INTERVAL: Final = 1.0
 # Looks until a refused configuration is tried again: a file that it names may be there now.
 _RETRY: Final = 10
-# Looks until a file that does not settle is told.
-_UNSETTLED: Final = 30
+# Looks in which a file does not settle until that is shown, and until it is told: a moment of it is
+# every change's, and the first looks' after the start.
+_SHOW_UNSETTLED: Final = 3
+_TELL_UNSETTLED: Final = 30
 
 SINGLE_FILE: Final = (
     "authz.yaml is mounted as a single file: an editor that replaces it leaves this container with"
@@ -120,6 +122,7 @@ class ConfigReloader:
         self._causes: dict[NotInForce, str] = {}
         self._told_causes: dict[NotInForce, str] = {}
         self._quiet = 0
+        self._unsettled = 0
         self._files: ConfigFiles | None = None
         self._mount: FileMount | None = None
         if file is not None:
@@ -174,10 +177,13 @@ class ConfigReloader:
         if await self._look_at_mount():
             return
         self._quiet = 0 if found is Look.CHANGED else self._quiet + 1
+        self._unsettled = self._unsettled + 1 if found is Look.UNSETTLED else 0
         if found is Look.CHANGED:
             await self._changed()
         elif found is Look.UNSETTLED:
-            self._set(NotInForce.UNTAKEN, _WRITING, tell=self._quiet == _UNSETTLED)
+            if self._unsettled >= _SHOW_UNSETTLED:
+                tell = self._unsettled >= _TELL_UNSETTLED
+                self._set(NotInForce.UNTAKEN, _WRITING, tell=tell)
         elif self._causes.get(NotInForce.UNTAKEN) == _WRITING:
             self._clear(NotInForce.UNTAKEN)  # as it was before
         elif self._refused and self._quiet % _RETRY == 0 and self._watches:

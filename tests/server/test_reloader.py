@@ -192,6 +192,27 @@ def test_sighup_takes_no_half_written_file(scene: _Scene) -> None:
 
 
 @pytest.mark.attack("half-written configuration")
+def test_a_file_that_does_not_settle_is_shown_and_later_told(scene: _Scene) -> None:
+    """A moment of it is every change's and says nothing; what lasts is told, however long all was
+    quiet before.
+    """
+
+    async def write_for_long() -> None:
+        await scene.look(40)
+        with scene.path.open("a") as writer:
+            writer.write("\n# more")
+            writer.flush()
+            await scene.look()
+            _expect(scene, [], set())
+            await scene.look()
+            _expect(scene, [], {"untaken"})
+            await scene.look(30)
+            _expect(scene, ["config_not_in_force"], {"untaken"})
+
+    _run(scene, write_for_long, scene.look, lambda: _expect(scene, ["config_not_in_force"], set()))
+
+
+@pytest.mark.attack("half-written configuration")
 def test_an_invalid_file_is_refused_once_and_mended(scene: _Scene) -> None:
     """The old rules stay; log and counter have each change once, metrics show it all the time."""
     broken = "issuer: {}\n"
