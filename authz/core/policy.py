@@ -6,7 +6,7 @@ its kind are named) has no permission.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -438,9 +438,25 @@ class Policy:
             yield from server.targets()
 
 
-def has_moved(old: Policy, new: Policy) -> bool:
-    """Tell whether a server of both is at another upstream than it was."""
-    return any(
-        name in old.servers and old.servers[name].upstream != server.upstream
+def before_moves(old: Policy, new: Policy) -> Policy | None:
+    """Return the policy for requests over the routes of servers that only moved.
+
+    It holds these servers alone, each at its former upstream. A server whose rules changed, too, is
+    not among them: neither its old rules nor its new ones are for the former upstream.
+
+    Returns:
+        None where there is no such server, or where the policies differ in more than servers.
+    """
+    if replace(new, servers=old.servers) != old:
+        return None
+    former = {
+        name: old.servers[name]
         for name, server in new.servers.items()
-    )
+        if name in old.servers and server.upstream != old.servers[name].upstream
+    }
+    only_moved = {
+        name: server
+        for name, server in former.items()
+        if replace(new.servers[name], upstream=server.upstream) == server
+    }
+    return replace(new, servers=MappingProxyType(only_moved)) if only_moved else None

@@ -162,8 +162,8 @@ class Check:
     ) -> None:
         """Build the check; `snapshot` and `former` may be replaced at any time by assignment.
 
-        `former` is the configuration before, while Envoy may still have its routes: it judges
-        requests over a route to an upstream that only it has rules for (decision 23).
+        `former` holds the servers that a reload only moved, at their former upstreams, while Envoy
+        may still have the routes to them (decision 23).
         """
         self.snapshot = snapshot
         self.former: Snapshot | None = None

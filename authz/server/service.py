@@ -9,16 +9,17 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from authz.config.load import Settings
 from authz.config.restarts import restarts_of_serve
 from authz.core import decision
-from authz.core.policy import has_moved
+from authz.core.identity_cache import IdentityCache
+from authz.core.policy import before_moves
 from authz.server.assemble import Assembly
-from authz.server.check import Check
+from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
@@ -125,8 +126,8 @@ class Service:
             file: authz.yaml, to be watched; None where another process tells of its changes.
             envoy: whose files are written after each reload; None where nobody has to, or somebody
                 else does.
-            keeps_former: whether Envoy follows a reload, so that the configuration before it still
-                judges the routes of before (decision 23).
+            keeps_former: whether Envoy follows a reload, so that servers that only moved are served
+                over their old routes meanwhile (decision 23).
 
         Raises:
             ConfigError: where the configuration is wrong.
@@ -269,22 +270,30 @@ class Service:
             await new.aclose(keep=old)
             raise RefusedConfigError(REDIS_REFUSED)
         self._assembly = new
-        if self._keeps_former and has_moved(old.snapshot.policy, new.snapshot.policy):
-            self.check.former = old.snapshot
-        self.check.snapshot = new.snapshot
+        former = self._former(old, new) if self._keeps_former else None
+        self.check.snapshot, self.check.former = new.snapshot, former
+        if former is not None:
+            self._beside(self._forget(former))
         self._beside(self._retire(old, new))
         self._follow_envoy(settings)
 
-    async def _retire(self, old: Assembly, new: Assembly) -> None:
-        """Close the parts that a reload replaced, once no check that began with them can still run.
+    @staticmethod
+    def _former(old: Assembly, new: Assembly) -> Snapshot | None:
+        """Return what judges the routes of servers that have moved, until Envoy has followed."""
+        policy = before_moves(old.snapshot.policy, new.snapshot.policy)
+        if policy is None:
+            return None
+        return replace(new.snapshot, policy=policy, cache=IdentityCache())
 
-        Where servers have moved, their old routes are judged as before until Envoy has followed.
-        """
+    async def _forget(self, former: Snapshot) -> None:
+        await asyncio.sleep(_FOLLOWED)
+        if self.check.former is former:
+            self.check.former = None
+
+    @staticmethod
+    async def _retire(old: Assembly, new: Assembly) -> None:
+        """Close the parts that a reload replaced, once no check that began with them can run."""
         try:
-            if self.check.former is old.snapshot:
-                await asyncio.sleep(_FOLLOWED)
-                if self.check.former is old.snapshot:
-                    self.check.former = None
             await asyncio.sleep(old.snapshot.deadline.seconds)
         finally:
             await old.aclose(keep=new)

@@ -135,6 +135,12 @@ OTHERS = (
         "", _DECISION,
     ),
     Defence(
+        "A server whose rules changed with its upstream is not served over its old route",
+        "authz/core/policy.py", "before_moves",
+        "        if replace(new.servers[name], upstream=server.upstream) == server\n", "",
+        ("tests/core/test_policy.py",),
+    ),
+    Defence(
         "A Host chooses no server of a route that names one", "authz/core/decision.py",
         "_server_of", "if named is not None or policy.places is None:",
         "if policy.places is None:", ("tests/core/test_server_of_url.py",),

@@ -414,8 +414,8 @@ def test_a_snapshot_has_a_cache_of_its_own() -> None:
 
 
 @pytest.mark.attack("route-of-another-upstream")
-def test_the_configuration_before_judges_its_own_upstream_alone() -> None:
-    """While Envoy follows, the former rules hold for the former upstream, and for nothing else."""
+def test_what_moved_is_judged_at_its_former_upstream_alone() -> None:
+    """While Envoy follows, what is kept for old routes holds for these and nothing else."""
 
     def decided(current: Server | None, former: Server | None, upstream: str) -> str | None:
         world = good()
