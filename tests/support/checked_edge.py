@@ -4,9 +4,11 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz.config.load import Settings
 from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from authz.server.check import Check
@@ -47,8 +49,19 @@ async def checked_edge(check: Check, port: int) -> AsyncIterator[str]:
             upstreams={"files": Tcp("127.0.0.1", port)},
             issuer=Tcp("127.0.0.1", port),
         )
-        rendered = render(edge.settings(_SETTINGS.format(folder=folder)), where)
+        settings = edge.settings(_SETTINGS.format(folder=folder))
+        _follow(check, settings)
+        rendered = render(settings, where)
         running = running_envoy(rendered, folder, folder / "admin")
         envoy = await asyncio.to_thread(running.__enter__)
         stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
         yield f"https://127.0.0.1:{envoy.port('gateway')}/files"
+
+
+def _follow(check: Check, settings: Settings) -> None:
+    """Have the check's rules be for the upstream to which Envoy's route leads."""
+    upstream = settings.policy.servers["files"].upstream
+    policy = check.snapshot.policy
+    files = replace(policy.servers["files"], upstream=upstream)
+    servers = {**policy.servers, "files": files}
+    check.snapshot = replace(check.snapshot, policy=replace(policy, servers=servers))
