@@ -63,7 +63,7 @@ _OF_ITSELF: Final = frozenset(
     for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel")
 )
 
-_ENDED: Final = ErrorPage(
+NO_REQUEST: Final = ErrorPage(
     404,
     "There is nothing to decide here any more",
     "It was decided already, or it is too long ago. If your assistant still waits, let it try "
@@ -72,7 +72,7 @@ _ENDED: Final = ErrorPage(
 )
 
 
-_CHANGED: Final = ErrorPage(
+REQUEST_CHANGED: Final = ErrorPage(
     409,
     "Something else is asked now",
     "The application has asked again while you read, and not for the same. Nothing was decided. Go "
@@ -244,7 +244,7 @@ class ApprovalEndpoints:
         try:
             name = open_name(self._sealer, text)
         except NotSealedError as error:
-            raise PageError(_ENDED) from error
+            raise PageError(NO_REQUEST) from error
         _, asked = await self._find(name)
         token, cookie = self._cookies.form_token(request, _ASK_FORM, _AskForm(name))
         content = {
@@ -310,7 +310,7 @@ class ApprovalEndpoints:
         try:
             viewing = self._cookies.read(request, key, _VIEWING)
         except NotThisBrowserError as error:
-            raise PageError(_ENDED) from error
+            raise PageError(NO_REQUEST) from error
         asked = await self._viewed(viewing)
         form = replace(viewing, shown=_shown(asked))
         token, cookie = self._cookies.form_token(request, _DECISION_FORM, form)
@@ -348,7 +348,7 @@ class ApprovalEndpoints:
         """
         # The application may have asked again since, under the same name.
         if viewing.shown != _shown(asked):
-            raise PageError(_CHANGED)
+            raise PageError(REQUEST_CHANGED)
         now, step_up = self._clock(), None
         lifetime = DECLINED
         if approved:
@@ -368,7 +368,7 @@ class ApprovalEndpoints:
             step_up=step_up,
         )
         if not counts:
-            raise PageError(_ENDED)
+            raise PageError(NO_REQUEST)
         self._log_outcome("approved" if approved else "declined", asked)
 
     async def _find(self, name: str) -> tuple[KeptRequest, ApprovalRequest]:
@@ -380,13 +380,13 @@ class ApprovalEndpoints:
         """
         kept = await self._requests.find(name)
         if kept is None:
-            raise PageError(_ENDED)
+            raise PageError(NO_REQUEST)
         try:
             asked = open_request(self._sealer, kept.sealed)
         except NotSealedError as error:
-            raise PageError(_ENDED) from error
+            raise PageError(NO_REQUEST) from error
         if asked.ticket.issuer != self._issuer:
-            raise PageError(_ENDED)
+            raise PageError(NO_REQUEST)
         return kept, asked
 
     async def _viewed(self, viewing: _Viewing) -> ApprovalRequest:
@@ -398,7 +398,7 @@ class ApprovalEndpoints:
         """
         kept, asked = await self._find(viewing.name)
         if kept.id != viewing.request_id or asked.ticket.subject != viewing.subject:
-            raise PageError(_ENDED)
+            raise PageError(NO_REQUEST)
         return asked
 
     def _log_outcome(self, outcome: str, asked: ApprovalRequest) -> None:

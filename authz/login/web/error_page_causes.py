@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from authz.login.web import error_pages
+from authz.login.web import approval, error_pages, step_up
 from authz.login.web.error_pages import ErrorPage
 
 
@@ -86,43 +86,39 @@ _ROWS: Final[tuple[tuple[ErrorPage, str], ...]] = (
         ),
     ),
     (error_pages.GONE, "nothing: an old address of an error page"),
-)
-# Of step-ups and approvals: their pages are of their own modules.
-_OF_CALLS: Final[Mapping[str, PageCause]] = MappingProxyType({
-    "no ticket": PageCause(
-        "This link has ended",
+    (
+        step_up.NO_TICKET,
         "nothing: the client tries again and gets a new link; with a new sealing key all links end",
     ),
-    "ticket too long": PageCause("This link is too long", "shorten the names in authz.yaml"),
-    "another person": PageCause(
-        "You are logged in as somebody else",
+    (step_up.LINK_TOO_LONG, "shorten the names in authz.yaml"),
+    (
+        step_up.OTHER_PERSON,
         "the person logs out at Authelia, and in with the account that the client uses",
     ),
-    "no second factor": PageCause(
-        "You logged in without the second factor that is asked for",
-        ("the person registers a second factor at Authelia; the client for two factors there needs "
-        "the policy `two_factor`"),
+    (
+        step_up.ONLY_PASSWORD,
+        (
+            "the person registers a second factor at Authelia; the client for two factors there "
+            "needs the policy `two_factor`"
+        ),
     ),
-    "no one-time code": PageCause(
-        "You logged in without a one-time code",
+    (
+        step_up.NO_CODE,
         "the person registers TOTP at Authelia, or the rule takes any second factor",
     ),
-    "log-in too old": PageCause(
-        "Your log-in is too old for this",
+    (
+        step_up.TOO_OLD,
         "the person logs out at Authelia first; `second_factor` of the rule says how old it may be",
     ),
-    "no result": PageCause("There is nothing here any more", "nothing: an old address"),
-    "no request for an approval": PageCause(
-        "There is nothing to decide here any more",
+    (step_up.NO_RESULT, "nothing: an old address"),
+    (
+        approval.NO_REQUEST,
         "nothing: it was decided or has ended; the client tries again",
     ),
-    "a request that changed while it was read": PageCause(
-        "Something else is asked now", "nothing: the person loads the page again"
-    ),
-})  # fmt: skip
+    (approval.REQUEST_CHANGED, "nothing: the person loads the page again"),
+)
 _BY_NOTE: Final[Mapping[str, PageCause]] = MappingProxyType(
     {(page.note or page.happened): PageCause(page.happened, fix) for page, fix in _ROWS}
-    | dict(_OF_CALLS)
 )
 _DOCUMENT: Final = PageCause(
     "What the application says of itself cannot be used",

@@ -58,14 +58,14 @@ LIFETIME: Final = 12 * 3600
 _LONGEST_TICKET: Final = 2048  # characters: the cookie holds it with a little more
 _MARGIN: Final = 60  # seconds in which the person goes back and tries again
 
-_NO_TICKET: Final = ErrorPage(
+NO_TICKET: Final = ErrorPage(
     403,
     "This link has ended",
     "A link to confirm a call is good for ten minutes. Let your assistant try again: it gets a new "
     "one.",
     "no ticket",
 )
-_TOO_LARGE: Final = ErrorPage(
+LINK_TOO_LONG: Final = ErrorPage(
     400,
     "This link is too long",
     "Nothing was done. Tell the people who run this gateway: a name in it is too long.",
@@ -101,7 +101,7 @@ TOO_OLD: Final = ErrorPage(
     "let your assistant try again.",
     "log-in too old",
 )
-_ENDED: Final = ErrorPage(
+NO_RESULT: Final = ErrorPage(
     404,
     "There is nothing here any more",
     "What was recorded stays as it is. You can close this page.",
@@ -311,7 +311,7 @@ class StepUpEndpoints:
         try:
             result = self._cookies.read(request, key, _RESULT)
         except NotThisBrowserError as error:
-            raise PageError(_ENDED) from error
+            raise PageError(NO_RESULT) from error
         token, cookie = self._cookies.form_token(request, _END_FORM, _StepUpRef.of(result.ticket))
         content = {
             "ticket": result.ticket,
@@ -353,11 +353,11 @@ class StepUpEndpoints:
         try:
             ticket = open_ticket(self._sealer, text)
         except NotSealedError as error:
-            raise PageError(_NO_TICKET) from error
+            raise PageError(NO_TICKET) from error
         if ticket.issuer != self._issuer:
-            raise PageError(_NO_TICKET)  # of another issuer's person: nobody proves it here
+            raise PageError(NO_TICKET)  # of another issuer's person: nobody proves it here
         if len(text) > _LONGEST_TICKET:
-            raise PageError(_TOO_LARGE)
+            raise PageError(LINK_TOO_LONG)
         return ticket
 
     async def _record(self, ticket: StepUpTicket, identity: LoginIdentity) -> _Result:
