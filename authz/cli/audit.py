@@ -1,13 +1,11 @@
 """`authz audit`: what was decided, who did what, and whether the trail is whole."""
 
 import asyncio
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +24,8 @@ from authz.audit.record import ChainLink, InvalidRecordError
 from authz.audit.store import TrailEntry, TrailStore
 from authz.audit.trail import trail_keys
 from authz.audit.verify import TrailFinding, TrailVerifier
-from authz.cli.common import DONE, FAILED, FILE, CommandError, command
+from authz.cli.common import DONE, FAILED, FILE, command
+from authz.cli.moments import read_since
 from authz.cli.revocation_commands import (
     DeploymentOptions,
     LedgerRequest,
@@ -46,8 +45,6 @@ examples:
   authz audit --json --all --limit 0 > trail.jsonl; authz audit --verify --file trail.jsonl
 exit status: 0 done (--verify: whole), 1 failed (--verify: something is wrong), 2 asked wrongly
 """
-_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TIMEOUT: Final = 10.0
 _POLL: Final = 1.0
 _MOST: Final = 100_000  # that are held to be printed in their order
@@ -127,8 +124,8 @@ def run(
         reason=reason,
         outcome=outcome or "",
         request_id=request_id,
-        since=_moment("--since", since, now),
-        until=_moment("--until", until, now),
+        since=read_since("--since", since, now),
+        until=read_since("--until", until, now),
         with_chains=every,
     )
     if log is not None and not verify:
@@ -155,29 +152,6 @@ def run(
         return DONE
 
     return run_on_ledger(deployment, work, _TIMEOUT)
-
-
-def _moment(option: str, text: str | None, now: float) -> float | None:
-    """Return a moment: ISO 8601 with a zone, or a duration before now.
-
-    Raises:
-        CommandError: for anything else.
-    """
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return now - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise CommandError(
-            f"{option} takes a moment with its zone such as 2026-08-01T12:00:00Z, or how long ago"
-            " such as 30m or 2d"
-        )
-    return moment.timestamp()
 
 
 # --- query ---------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from authz.cli.common import (
     json_option,
     print_table,
 )
+from authz.cli.moments import read_since
 from authz.core.limits import network
 from authz.process.output import printable
 from authz.telemetry.connection_advice import advise
@@ -41,8 +41,6 @@ Give the logs of authz serve, authz pages and Envoy together: each knows a part.
 address alone is marked with ?: people behind one address, and an assistant's servers, share it.
 exit status: 0 found, 1 nothing found, 2 asked wrongly
 """
-_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _GRANT: Final = re.compile(rb'\\?"grant\\?": ?\\?"([0-9a-f]{1,64})')
 # What a line of interest has; a log has many others, and parsing costs.
 _MARKS: Final = (b"log_in", b"page", b"metadata", b"no-document", b"deny")
@@ -84,7 +82,7 @@ def run(
     as_json: bool,
 ) -> int:
     """List connections, or tell one."""
-    begin = _moment(since, time.time())
+    begin = read_since("--since", since, time.time()) or 0.0
     found = _read(logs, begin)
     stories = [
         each
@@ -108,26 +106,6 @@ def run(
     if not stories and not as_json:
         print("no connection in these logs", file=sys.stderr)
     return DONE if stories else FAILED
-
-
-def _moment(text: str | None, now: float) -> float:
-    """Return seconds since the epoch.
-
-    Raises:
-        UsageError: where it is no moment.
-    """
-    if text is None:
-        return 0.0
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return now - int(ago[1]) * _UNITS[ago[2]]
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise click.UsageError("--since is 30m, 2h, 1d or a moment with its zone")
-    return found.timestamp()
 
 
 def _read(logs: Sequence[Path], begin: float) -> Connections:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -41,7 +40,6 @@ from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.remedies import remedy
 from authz.ledger.revocations import (
     MAX_BY,
-    MAX_LIFETIME,
     MAX_REASON,
     RevocationEntry,
     RevocationNote,
@@ -245,42 +243,6 @@ async def _connected(
         return await work(ledger, request)
     finally:
         await ledger.aclose()
-
-
-def read_moment(text: str, now: int) -> int:
-    """Return the second that a person names.
-
-    Args:
-        text: `now`, seconds since the epoch, or ISO 8601 with its zone.
-        now: what `now` means: the second up to which tokens exist.
-
-    Raises:
-        CommandError: for anything else; for what lies ahead, because a revocation without a moment
-            is there for what is yet to be issued; and for what no token is as old as.
-    """
-    if text == "now":
-        return now
-    try:
-        moment = int(text) if text.isascii() and text.isdigit() else _iso(text)
-    except (ValueError, OverflowError):
-        raise CommandError(
-            "--issued-before takes now, seconds since the epoch, or a moment with its zone such"
-            " as 2026-08-01T12:00:00Z"
-        ) from None
-    if moment > now:
-        raise CommandError("--issued-before lies in the future")
-    if moment < now - MAX_LIFETIME:
-        raise CommandError(
-            "--issued-before lies so far back that every token from then has expired"
-        )
-    return moment
-
-
-def _iso(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("without a zone it is several moments")
-    return int(moment.timestamp() // 1)
 
 
 def shown_moment(moment: int | None) -> str:

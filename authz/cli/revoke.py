@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import click
 
 from authz.cli.common import DONE, FAILED, CommandError, command, read_token_file
+from authz.cli.moments import read_issued_before
 from authz.cli.revocation_commands import (
     UNREAD,
     DeploymentOptions,
@@ -17,7 +18,6 @@ from authz.cli.revocation_commands import (
     lifting,
     names_of_entry,
     note_options,
-    read_moment,
     record_in_trail,
     run_on_ledger,
     shown_moment,
@@ -214,7 +214,7 @@ async def _wanted(
             raise CommandError("--issued-before has no meaning for one token")
         return await _token(names, whose.token_file)
     given = issued_before or ("now" if whose.everything else None)
-    moment = None if given is None else read_moment(given, request.moment)
+    moment = None if given is None else read_issued_before(given, request.moment)
     until = None if moment is None else moment + MAX_LIFETIME
     return await _target(names, whose), moment, until
 

@@ -5,14 +5,19 @@ replaced sees the old one or the new one, never a part (tests/config/test_files.
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 PRIVATE: Final = 0o600
 READABLE: Final = 0o644
+
+FileOwner = tuple[int, int]  # user and group
 
 
 class IrregularFileError(OSError):
@@ -46,13 +51,19 @@ def read_regular(path: Path, longest: int) -> bytes:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: str | bytes, mode: int = PRIVATE) -> None:
-    """Put a file in place of whatever is there, by a rename.
+def write_draft(
+    path: Path, content: str | bytes, mode: int = PRIVATE, owner: FileOwner | None = None
+) -> Path:
+    """Write, beside a file, what is to take its place by a rename.
 
     Args:
-        path: the file.
+        path: the file, which may be missing.
         content: bytes, or text to be written as UTF-8.
         mode: its rights, which the umask does not change.
+        owner: of whom it is to be, where this process is root; None for its own user.
+
+    Returns:
+        The draft's path; all of it is on the disk.
 
     Raises:
         OSError: where that is not possible; nothing is left then.
@@ -66,8 +77,47 @@ def write_atomically(path: Path, content: str | bytes, mode: int = PRIVATE) -> N
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(file.fileno(), mode)
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), *owner)
             os.fsync(file.fileno())
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft
+
+
+def write_atomically(
+    path: Path, content: str | bytes, mode: int = PRIVATE, owner: FileOwner | None = None
+) -> None:
+    """Put a file in place of whatever is there, by a rename.
+
+    Args:
+        path: the file.
+        content: bytes, or text to be written as UTF-8.
+        mode: its rights, which the umask does not change.
+        owner: as of `write_draft`.
+
+    Raises:
+        OSError: where that is not possible; nothing is left then.
+    """
+    draft = write_draft(path, content, mode, owner)
+    try:
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait until nobody else holds the folder, and hold it.
+
+    Raises:
+        OSError: where there is none, or it cannot be locked.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,12 +6,11 @@
 import json
 import math
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.envoy.files import SUBSCRIPTIONS, update_counts
+from authz.http.unix_socket import UnixConnection
 
 PART: Final = "envoy"
 # Where Envoy tells its statistics where its admin socket is its own (`authz init`).
@@ -134,27 +134,13 @@ def _lenient(server: Any, admin: Path) -> Iterator[Finding]:
         yield problem(PART, "lenient", message, _STRICT)
 
 
-class _Admin(HTTPConnection):
-    """Speak HTTP over the admin socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("envoy", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def _ask(admin: Path, path: str) -> Any:
     """Return the JSON document at a path of the admin interface.
 
     Raises:
         OSError, HTTPException, ValueError: where there is none.
     """
-    with closing(_Admin(admin)) as connection:
+    with closing(UnixConnection(admin, _PATIENCE)) as connection:
         connection.request("GET", path)
         answer = connection.getresponse()
         data = answer.read(_LARGEST + 1)

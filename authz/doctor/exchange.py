@@ -9,7 +9,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -18,6 +17,7 @@ import httpx
 
 from authz.config.urls import split
 from authz.http import bounded
+from authz.local.probe import hang_up
 
 _MOST: Final = 256 * 1024  # bytes of a body
 _SECONDS: Final = 5.0
@@ -214,7 +214,7 @@ async def speaks_tls(target: Target) -> bool:
         _, writer = await _connect(target, tls)
     except OSError:
         return False
-    await _hang_up(writer)
+    await hang_up(writer)
     return True
 
 
@@ -232,10 +232,4 @@ async def speaks_http(target: Target) -> bool:
     except OSError:
         return False
     finally:
-        await _hang_up(writer)
-
-
-async def _hang_up(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()
+        await hang_up(writer)

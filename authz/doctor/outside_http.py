@@ -8,7 +8,7 @@ redirect is followed, no proxy used, and size and time are bounded.
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
@@ -20,15 +20,18 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from authz.http.bounded import BodyTooLargeError, read_body
-from authz.login.clients.fetching import is_public
+from authz.login.clients.fetching import (
+    CheckedAddresses,
+    Resolve,
+    is_public,
+    joined_fields,
+)
 
 LARGEST: Final = 64 * 1024  # bytes
 PATIENCE: Final = 10.0  # seconds for one question
 _MOST_ADDRESSES: Final = 8
 _LONGEST_URL: Final = 2048
 _PORTS: Final = {"http": 80, "https": 443}
-
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 class OutsideFault(Enum):
@@ -191,13 +194,15 @@ class OutsideClient:
             async with (
                 asyncio.timeout(self.patience),
                 httpcore.AsyncConnectionPool(
-                    self.trust, max_connections=1, network_backend=_Pinned(addresses, self.port)
+                    self.trust,
+                    max_connections=1,
+                    network_backend=CheckedAddresses(addresses, self.port),
                 ) as pool,
                 pool.stream(
                     method, url.text, headers=list(fields.items()), content=body
                 ) as response,
             ):
-                told = _fields(response.headers)
+                told = joined_fields(response.headers)
                 # A 401 to a POST may be a stream that never ends: its headers are enough.
                 stream = told.get("content-type", "").startswith("text/event-stream")
                 text = b"" if stream else await read_body(response.aiter_stream(), LARGEST)
@@ -250,44 +255,9 @@ class OutsideClient:
             return sock.getpeercert(binary_form=True)
 
 
-class _Pinned(httpcore.AsyncNetworkBackend):
-    """Connect to addresses that were checked, whatever host is asked for."""
-
-    def __init__(self, addresses: Iterable[str], port: int | None) -> None:
-        self._addresses = tuple(addresses)
-        self._port = port
-        self._network = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,  # noqa: ARG002 - never resolved again: DNS may say something else by now
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        failure: Exception = httpcore.ConnectError("no address")
-        for address in self._addresses:
-            try:
-                return await self._network.connect_tcp(
-                    address, self._port or port, timeout, local_address, socket_options
-                )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-
 def is_ipv6(address: str) -> bool:
     """Tell whether an address is of IPv6."""
     return ip_address(address).version == 6  # noqa: PLR2004 - the version's number
-
-
-def _fields(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    fields = dict[str, str]()
-    for name, value in headers:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
-        fields[key] = f"{fields[key]}, {text}" if key in fields else text
-    return fields
 
 
 def _is_tls(error: BaseException) -> bool:

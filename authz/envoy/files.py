@@ -7,18 +7,15 @@ is replaced by a rename, whole or not at all.
 Needs neither envoy-data-plane nor a running Envoy.
 """
 
-import fcntl
 import hashlib
-import os
 import re
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -26,8 +23,9 @@ from urllib.parse import quote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from authz.config.files import READABLE, write_atomically
+from authz.config.files import READABLE, locked_folder, write_atomically
 from authz.config.yaml_writer import comment_text, to_yaml
+from authz.http.unix_socket import UnixConnection
 
 ENVOY_FILE: Final = "envoy.yaml"
 CERTIFICATE_FILE: Final = "certificate.yaml"
@@ -150,7 +148,7 @@ def replace_files(
         OSError: where one cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with locked_folder(folder):
         old = {name: text for name in new if (text := _text(folder / name)) is not None}
         todo = steps(old, new)
         envoy = _Envoy(stats, patience, pause, blind=bool(old))
@@ -185,17 +183,6 @@ def _text(path: Path) -> str | None:
         return path.read_text("utf-8")
     except (FileNotFoundError, ValueError):
         return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until nobody else replaces files of the folder."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 # --- what Envoy says ------------------------------------------------------------------------------
@@ -278,7 +265,7 @@ def update_counts(stats: Path, prefix: str) -> UpdateCounts | None:
 def _statistics(stats: Path, regex: str) -> dict[str, str]:
     """Return statistics by name; nothing where Envoy does not answer."""
     try:
-        with closing(_Statistics(stats)) as connection:
+        with closing(UnixConnection(stats, _ANSWER)) as connection:
             connection.request("GET", f"/stats?filter={quote(regex)}")
             answer = connection.getresponse()
             data = answer.read(_LARGEST)
@@ -288,17 +275,3 @@ def _statistics(stats: Path, regex: str) -> dict[str, str]:
         return {}
     lines = (line.partition(": ") for line in data.decode("utf-8", "replace").splitlines())
     return {name: value for name, _, value in lines}
-
-
-class _Statistics(HTTPConnection):
-    """Speak HTTP over the statistics socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("envoy", timeout=_ANSWER)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))

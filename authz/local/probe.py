@@ -71,7 +71,7 @@ async def connects(path: Path) -> None:
         OSError: where nobody listens.
     """
     _, writer = await asyncio.open_unix_connection(path)
-    await _hang_up(writer)
+    await hang_up(writer)
 
 
 async def _ask(place: Endpoint, request: bytes) -> bytes:
@@ -87,10 +87,11 @@ async def _ask(place: Endpoint, request: bytes) -> bytes:
             answer += chunk
         return answer
     finally:
-        await _hang_up(writer)
+        await hang_up(writer)
 
 
-async def _hang_up(writer: asyncio.StreamWriter) -> None:
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection at once, whatever was not sent yet."""
     writer.transport.abort()
     with suppress(OSError):
         await writer.wait_closed()

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, socket
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from authz import __version__
+from authz.http.unix_socket import UnixConnection
 from authz.server.health import Health
 from authz.server.status import (
     IDENTITY_KEYS,
@@ -38,27 +38,13 @@ _GONE: Final = "it does not run"
 _SILENT: Final = "it does not answer"
 
 
-class _PipeConnection(HTTPConnection):
-    """Ask over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket(AF_UNIX, SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask(path: Path, page: str) -> tuple[int, bytes]:
     """Return the status and body of a page on a Unix socket.
 
     Raises:
         OSError: where nobody answers.
     """
-    connection = _PipeConnection(path)
+    connection = UnixConnection(path, _PATIENCE)
     try:
         connection.request("GET", page)
         answer = connection.getresponse()

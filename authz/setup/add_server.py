@@ -4,19 +4,16 @@ Invariant: what is written is a configuration without errors that says what it s
 besides; nothing is written where one of the files cannot be (tests/setup/test_add_server.py).
 """
 
-import fcntl
 import ipaddress
 import json
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from authz.config import urls
+from authz.config.files import locked_folder, write_draft
 from authz.config.load import Settings, read, read_text
 from authz.config.location import ANSWERS, init_folder
 from authz.config.value_types import SERVER_NAME
@@ -93,7 +90,7 @@ def add_server(
         OSError: where a file cannot be read or written.
     """
     file = file.resolve()
-    with _alone(file.parent):
+    with locked_folder(file.parent):
         found = _planned(file, new, env, replaces=replaces)
         if not dry_run:
             _write_all(found.texts)
@@ -200,44 +197,16 @@ def _of_folder(folder: Path, new: NewServer) -> dict[Path, str]:
 # --- writing ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until nobody else adds a server there."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
 def _write_all(texts: Mapping[Path, str]) -> None:
     """Write drafts of all files, then rename each: a full disk changes none of them."""
     drafts = dict[Path, Path]()
     try:
         for path, text in texts.items():
-            drafts[path] = _draft(path, text)
+            there = path.stat()
+            owner = (there.st_uid, there.st_gid)
+            drafts[path] = write_draft(path, text, there.st_mode & 0o7777, owner)
         for path, draft in drafts.items():
             draft.replace(path)
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
-
-
-def _draft(path: Path, text: str) -> Path:
-    """Write beside a file what is to take its place, with its owner and mode."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    status = path.stat()
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), status.st_mode & 0o7777)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            os.fsync(file.fileno())
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    return draft

@@ -9,19 +9,23 @@ Invariant: at any moment the two names lead to files of one pair
 (tests/setup/test_certificate_files.py).
 """
 
-import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import (
+    PRIVATE,
+    READABLE,
+    FileOwner,
+    locked_folder,
+    write_atomically,
+    write_draft,
+)
+
 _LINK: Final = "..data"
 _HOME: Final = "..pair-"
-_CERTIFICATE_MODE: Final = 0o644
-_KEY_MODE: Final = 0o600
 
 
 def replace_pair(certificate: Path, key: Path, chain: bytes, private: bytes) -> None:
@@ -40,14 +44,14 @@ def replace_pair(certificate: Path, key: Path, chain: bytes, private: bytes) -> 
     folder = certificate.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.resolve() != key.parent.resolve():
-        _draft(key.parent, key.name, private, _KEY_MODE).replace(key)
-        _draft(folder, certificate.name, chain, _CERTIFICATE_MODE).replace(certificate)
+        _write(key, private, PRIVATE)
+        _write(certificate, chain, READABLE)
         return
-    with _locked(folder):
+    with locked_folder(folder):
         _adopt(folder, certificate.name, key.name)
         home = _home(folder)
-        _write(home / certificate.name, chain, _CERTIFICATE_MODE)
-        _write(home / key.name, private, _KEY_MODE)
+        _write(home / certificate.name, chain, READABLE)
+        _write(home / key.name, private, PRIVATE)
         _link(folder, _LINK, home.name)
         for name in (key.name, certificate.name):
             _link(folder, name, f"{_LINK}/{name}")
@@ -62,7 +66,7 @@ def announce(certificate: Path) -> None:
     Raises:
         OSError: where the folder cannot be written.
     """
-    draft = _draft(certificate.parent, "renewed", b"", _CERTIFICATE_MODE)
+    draft = write_draft(certificate.with_name("renewed"), b"", READABLE, _owner(certificate.parent))
     renamed = draft.with_name(f"{draft.name}.read")
     draft.rename(renamed)
     renamed.unlink()
@@ -106,35 +110,16 @@ def _link(folder: Path, name: str, target: str) -> None:
         raise
 
 
-def _draft(folder: Path, name: str, content: bytes, mode: int) -> Path:
-    draft = folder / f".{name}.{secrets.token_hex(8)}"
-    _write(draft, content, mode)
-    return draft
-
-
 def _write(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _KEY_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    _give(path, path.parent)
+    write_atomically(path, content, mode, _owner(path.parent))
 
 
-def _give(path: Path, like: Path) -> None:
-    """Give a file to the owner of its folder, where we may: the containers run as it."""
-    owner = like.stat()
+def _owner(folder: Path) -> FileOwner:
+    """Return whom the files of a folder are given to, where we may: the containers run as it."""
+    found = folder.stat()
+    return found.st_uid, found.st_gid
+
+
+def _give(path: Path, folder: Path) -> None:
     if os.geteuid() == 0:
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one renewal at a time replace the files of a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        os.chown(path, *_owner(folder), follow_symlinks=False)

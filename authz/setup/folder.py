@@ -5,11 +5,12 @@ taken), and a new file appears whole or not at all (tests/setup/test_write.py).
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Final
+
+from authz.config.files import write_draft
 
 OWNER: Final = 0o600
 EVERYBODY: Final = 0o644
@@ -116,15 +117,7 @@ class Folder:
     def _draft(self, path: Path, data: bytes, mode: int) -> Path:
         private = mode == OWNER
         self.folder(str(path.parent.relative_to(self.root)), private=private)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWNER)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        self._give(draft)
-        return draft
+        return write_draft(path, data, mode, self._owner)
 
     def _give(self, path: Path) -> None:
         if self._owner is not None:

@@ -179,29 +179,40 @@ class SystemResolver:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class _Checked(httpcore.AsyncNetworkBackend):
+class CheckedAddresses(httpcore.AsyncNetworkBackend):
     """Connect to addresses that were checked, whatever host is asked for."""
 
     def __init__(
-        self, addresses: Iterable[str], port: int, network: httpcore.AsyncNetworkBackend
+        self,
+        addresses: Iterable[str],
+        port: int | None = None,
+        network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
+        """Take the addresses; the rest is for tests.
+
+        Args:
+            addresses: in the order in which they are tried.
+            port: in place of the one that is asked for.
+            network: how to connect to an address.
+        """
         self._addresses = tuple(addresses)
         self._port = port
-        self._network = network
+        self._network = network or httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
         host: str,  # noqa: ARG002 - never resolved again: DNS may say something else by now
-        port: int,  # noqa: ARG002 - 443, but in tests
+        port: int,
         timeout: float | None = None,  # noqa: ASYNC109 - the base class's signature
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address that answers."""
         failure: Exception = httpcore.ConnectError("no address")
         for address in self._addresses:
             try:
                 return await self._network.connect_tcp(
-                    address, self._port, timeout, local_address, socket_options
+                    address, self._port or port, timeout, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -234,7 +245,7 @@ class Fetcher:
         self._resolve = resolve
         self._public = public
         self._trust = trust or ssl.create_default_context()
-        self._network = network or httpcore.AnyIOBackend()
+        self._network = network
         self._port = port
         self._patience = patience
 
@@ -269,7 +280,7 @@ class Fetcher:
         return found[:_TRIED]
 
     async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
-        backend = _Checked(addresses, self._port, self._network)
+        backend = CheckedAddresses(addresses, self._port, self._network)
         headers = (
             ("Accept", "application/json"),
             # Nothing is unpacked, so that no small answer becomes a large one.
@@ -283,7 +294,7 @@ class Fetcher:
             ) as pool,
             pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as response,
         ):
-            fields = _fields(response)
+            fields = joined_fields(response.headers)
             _check(response.status, fields)
             try:
                 body = await read_body(response.aiter_stream(), LARGEST)
@@ -319,10 +330,10 @@ def _of_status(status: int) -> DocumentFault:
     return DocumentFault.SERVER_FAULT if broken else DocumentFault.STATUS
 
 
-def _fields(response: httpcore.Response) -> dict[str, str]:
+def joined_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the header fields, those that come more than once joined (RFC 9110, section 5.3)."""
     fields: dict[str, str] = {}
-    for name, value in response.headers:
+    for name, value in headers:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     return fields

@@ -1,6 +1,5 @@
 """Who has logged in, on a real Redis: sealed, with an end, and only who is meant."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,28 +14,13 @@ from authz.login.protocol.values import LoginIdentity
 from authz.login.store.known_people import known_people
 from authz.login.store.people import PeopleStore
 from authz.tokens.sealing import Sealer
-from tests.login.service.flow_kit import Flow, flow
+from tests.login.service.flow_kit import Flow
 from tests.login.service.test_interleavings import exchange, refresh
 from tests.login.store.test_store import GRANT, begun
-from tests.support.valkey import ValkeyServer
 from tests.support.values import ISSUER
 
 Scene = Callable[[Flow], Awaitable[None]]
 ADA = LoginIdentity("s-ada", frozenset({"pwd"}), 1_700_000_000, "ada", "ada@example.com")
-
-
-@pytest.fixture
-def run(store: ValkeyServer) -> Callable[[Scene], None]:
-    """Run a scene on a deployment of its own."""
-
-    def play(scene: Scene) -> None:
-        async def whole() -> None:
-            async with flow(store) as found:
-                await scene(found)
-
-        asyncio.run(whole())
-
-    return play
 
 
 async def all_of(people: PeopleStore) -> list[PersonRecord]:

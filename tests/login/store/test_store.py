@@ -17,8 +17,7 @@ from authz.login.protocol.issued import Issued
 from authz.login.store.blocklist import BlocklistEntry
 from authz.login.store.grants import MAX_GRANTS, GrantRenewal
 from authz.login.store.known_clients import block, known_clients
-from tests.login.service.flow_kit import Flow, flow
-from tests.support.valkey import ValkeyServer
+from tests.login.service.flow_kit import Flow
 from tests.support.values import ISSUER
 
 Scene = Callable[[Flow], Awaitable[None]]
@@ -64,20 +63,6 @@ CODE: Final = AuthorizationCode(
     auth_time=2_000_000_000,
     consented_at=2_000_000_000,
 )
-
-
-@pytest.fixture
-def run(store: ValkeyServer) -> Callable[[Scene], None]:
-    """Run a scene on a deployment of its own."""
-
-    def play(scene: Scene) -> None:
-        async def whole() -> None:
-            async with flow(store) as found:
-                await scene(found)
-
-        asyncio.run(whole())
-
-    return play
 
 
 async def begun(found: Flow, grant: Grant = GRANT, subject: str = "john") -> bool:
