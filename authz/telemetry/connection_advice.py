@@ -109,7 +109,9 @@ _OUTCOMES: Final[Mapping[str, Advice]] = MappingProxyType({
         "Authelia or Redis did not answer", "look at both: `authz doctor` asks them",
     ),
     "unavailable": Advice(
-        "Authelia or Redis did not answer", "look at both: `authz doctor` asks them",
+        "Authelia or Redis did not answer",
+        "look at both: `authz doctor` asks them; where one person's refreshes alone end so "
+        "(`issuer: status 500`), Authelia has no such user any more: removed, disabled or renamed",
     ),
     "invalid_grant": Advice(
         "the code or refresh token was not good: used before, too old, or of another client",

@@ -307,7 +307,7 @@ class TokenRefresh:
         )
         # Of log-ins that an earlier release recorded, this tells who it is (`authz revoke --user`).
         account = login.identity.account or stored.grant.account
-        await self._people.keep(replace(login.identity, account=account))
+        await self._people.keep_refreshed(replace(login.identity, account=account))
         if not await self._grants.renew(token.subject, renewal):
             # Ended while Authelia was asked.
             await self._end(successor, MEANWHILE)

@@ -1,8 +1,11 @@
 """Who has logged in, on a real Redis: sealed, with an end, and only who is meant."""
 
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -19,6 +22,10 @@ from tests.login.service.test_interleavings import exchange, refresh
 from tests.login.store.test_store import GRANT, begun
 from tests.support.values import ISSUER
 
+# What Authelia says of people whose names and addresses change: recorded.
+NAMES: Final = json.loads(
+    (Path(__file__).parents[2] / "fixtures" / "authelia" / "names.json").read_text()
+)
 Scene = Callable[[Flow], Awaitable[None]]
 ADA = LoginIdentity("s-ada", frozenset({"pwd"}), 1_700_000_000, "ada", "ada@example.com")
 
@@ -42,6 +49,60 @@ def test_a_person_is_kept_sealed_and_for_as_long_as_a_log_in(run: Callable[[Scen
         assert (record.subject, record.account, record.email) == (
             "s-ada", "ada2", "ada@example.com",
         )  # fmt: skip
+
+    run(scene)
+
+
+def recorded(version: str, what: str) -> LoginIdentity:
+    """Return what an ID token that Authelia gave says."""
+    said = NAMES[version][what]["id_token"]
+    amr, names = frozenset(said["amr"]), (said["preferred_username"], said["email"])
+    return LoginIdentity(said["sub"], amr, said["auth_time"], *names)
+
+
+@pytest.mark.attack("named-like-another")
+@pytest.mark.parametrize("version", NAMES)
+def test_a_refresh_of_an_older_log_in_says_nothing_new(
+    run: Callable[[Scene], None], version: str
+) -> None:
+    """John's address was given to bob: what his newest log-in says stays, whatever is refreshed."""
+
+    async def scene(found: Flow) -> None:
+        people = found.people
+        await people.keep(recorded(version, "john logs in"))
+        newest = recorded(version, "john logs in anew")
+        await people.keep(newest)
+        (key,) = found.keys("person")
+        found.valkey.command("EXPIRE", key, 5)
+        older = recorded(
+            version, "john refreshed after the e-mail addresses were swapped and a group lost"
+        )
+        assert (older.subject, older.email) == (newest.subject, "john@example.test")
+        await people.keep_refreshed(older)
+        (record,) = await all_of(people)
+        assert (record.account, record.email) == ("john", "bob@example.test")
+        assert found.valkey.command("TTL", key) > found.grants.kept - 60
+
+    run(scene)
+
+
+def test_a_log_in_meanwhile_is_not_overwritten(run: Callable[[Scene], None]) -> None:
+    """Nor is one that came between the look of a refresh and its writing."""
+
+    async def scene(found: Flow) -> None:
+        async def command(*words: Any) -> Any:
+            answer = await found.ledger.command(*words)
+            if words[0] == "GET":
+                await found.people.keep(replace(ADA, account="newest"))
+            return answer
+
+        keys = RedisKeys(found.deployment)
+        slow = PeopleStore(
+            command, keys, ISSUER, sealer=found.sealer, lifetime=60, clock=time.time
+        )
+        for _ in range(2):
+            await slow.keep_refreshed(ADA)
+            assert [record.account for record in await all_of(found.people)] == ["newest"]
 
     run(scene)
 
