@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 
@@ -241,6 +243,60 @@ def test_a_broken_configuration_reaches_no_worker(run: Run) -> None:
 
         assert [service.check(asking(), worker=n).allowed for n in (0, 1)] == [True, True]
         assert count(service, 'authz_config_reloads_total{outcome="refused"}') == 1
+
+
+def replaced(config: Path, text: str) -> None:
+    """Put another file in its place, as `mv` and most editors do."""
+    new = config.with_name("new.yaml")
+    new.write_text(text)
+    new.rename(config)
+
+
+def edited(config: Path, text: str) -> None:
+    """Have `sed -i` make of the last line what the last line of a text is."""
+    subprocess.run(["sed", "-i", f"$ s/.*/{text.splitlines()[-1]}/", str(config)], check=True)
+
+
+def swapped(config: Path, text: str) -> None:
+    """Exchange the link `..data`, as Kubernetes does; the first time in place of a file."""
+    home = config.with_name(f"..{time.time_ns()}")
+    home.mkdir()
+    (home / config.name).write_text(text)
+    data = config.with_name("..data")
+    for link, target in ((data, home.name), (config, f"..data/{config.name}")):
+        new = config.with_name("..new")
+        new.symlink_to(target)
+        new.rename(link)
+
+
+@pytest.mark.attack("broken-configuration")
+def test_a_change_of_the_file_reaches_every_worker_without_a_signal(run: Run) -> None:
+    """However it is made, a tightened rule holds in all workers, and all run the same; of a file
+    with an error, made in the same ways, nothing holds anywhere, and it is told once each.
+    """
+    with run() as service:
+        text, group = service.config.read_text(), "staff"
+        for number, change in enumerate((replaced, edited, swapped, swapped), start=1):
+            before, group = group, f"group-{number}"
+            change(service.config, f"{text}    groups: [{group}]\n")
+            service.wait_for("reloaded", 2 * number)
+
+            for worker in (0, 1):
+                assert service.check(asking(groups=[before]), worker=worker).status == 403
+                assert service.check(asking(groups=[group]), worker=worker).allowed
+            configs = json.loads(service.get("/readyz")[1])["configs"]
+            assert len(configs) == 2
+            assert set(configs.values()) == {service.events("reloaded")[-1]["config"]}
+
+            change(service.config, f"{text}    groups: [group {number}\n")
+            (problem,) = cast("list[str]", service.wait_for("reload_refused", number)["problems"])
+            assert "authz.yaml" in problem
+            assert service.check(asking(groups=[before]), worker=number % 2).status == 403
+            assert service.check(asking(groups=[group]), worker=number % 2).allowed
+
+        assert len(service.events("reloaded")) == 2 * number
+        assert len(service.events("reload_refused")) == number
+        assert count(service, 'authz_config_not_in_force{cause="refused"}') == 1
 
 
 @pytest.mark.attack("revoked-token")

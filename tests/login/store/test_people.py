@@ -97,9 +97,7 @@ def test_a_log_in_meanwhile_is_not_overwritten(run: Callable[[Scene], None]) -> 
             return answer
 
         keys = RedisKeys(found.deployment)
-        slow = PeopleStore(
-            command, keys, ISSUER, sealer=found.sealer, lifetime=60, clock=time.time
-        )
+        slow = PeopleStore(command, keys, ISSUER, sealer=found.sealer, lifetime=60, clock=time.time)
         for _ in range(2):
             await slow.keep_refreshed(ADA)
             assert [record.account for record in await all_of(found.people)] == ["newest"]
