@@ -38,16 +38,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--full", action="store_true", help="as long as it takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
-    arguments_read = parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     found = list[Sequence[Found]]()
-    for name in arguments_read.names or BENCHES:
-        for table in BENCHES[name](arguments_read.full):
+    for name in chosen.names or BENCHES:
+        for table in BENCHES[name](chosen.full):
             show(table)
             found.append(table)
             # After each: who stops a long run keeps what there is.
-            if arguments_read.json is not None:
-                arguments_read.json.write_text(as_json(list(chain(*found))))
+            if chosen.json is not None:
+                chosen.json.write_text(as_json(list(chain(*found))))
     return 0
 
 

@@ -111,5 +111,5 @@ def run(rounds: int, requests: int) -> list[list[Found]]:
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     numbers = [int(word) for word in sys.argv[1:]]
-    for each in run(*(numbers + [7, 4000][len(numbers) :])):
+    for each in run(*(numbers + [7, 1500][len(numbers) :])):
         show(each)

@@ -12,6 +12,7 @@ import click
 
 from authz.cli.common import DONE, FAILED, FILE, CommandError, command, config_argument, json_option
 from authz.config.certificates import (
+    LONGEST,
     CertificateFault,
     ServerCertificate,
     certificate_faults,
@@ -19,12 +20,11 @@ from authz.config.certificates import (
 )
 from authz.config.files import read_regular
 from authz.config.load import load
-from authz.config.location import init_folder
+from authz.config.location import ANSWERS, init_folder
 from authz.config.model import Config
 from authz.config.problems import quoted
 from authz.config.tls_files import host_tls, served_hosts
 from authz.http.served_certificate import served_serial
-from authz.setup.answers import SetupAnswers
 from authz.setup.authority import (
     LIFETIME,
     NoAuthorityError,
@@ -45,7 +45,6 @@ examples:
 docs/certificates.md has the hooks of certbot, acme.sh, lego and Caddy.
 exit status: 0 done, and served where Envoy could be asked; 1 not, or something is wrong with it
 """
-_LONGEST: Final = 1 << 20
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.05
 
@@ -58,15 +57,13 @@ class Deployment:
         config: authz.yaml.
         certificate, key: the files as they are found on this machine.
         place: where Envoy is reached from here.
-        answers: those of `authz init`, in a folder of its own.
-        folder: that folder.
+        folder: that of `authz init`; None where there is none.
     """
 
     config: Config
     certificate: Path
     key: Path
     place: tuple[str, int]
-    answers: SetupAnswers | None
     folder: Path | None
 
 
@@ -93,12 +90,14 @@ def run(
     as_json: bool,
 ) -> int:
     """Show or replace it; what is replaced is asked of Envoy."""
+    if new_authority and as_json:
+        raise click.UsageError("--new-authority has no --json")
     if (install is not None) + renew + new_authority > 1:
         raise click.UsageError("one of --install, --renew and --new-authority at a time")
     deployment = _deployment(config)
     try:
         if new_authority:
-            return _new_authority(deployment)
+            return _new_authority(deployment, config)
         if install is not None:
             _install(deployment, *install)
         elif renew:
@@ -121,7 +120,6 @@ def _deployment(path: Path) -> Deployment:
         Path(tls.certificate),
         Path(tls.key),
         gateway_place(config, path),
-        read_answers(path),
         init_folder(path.parent),
     )
 
@@ -164,10 +162,10 @@ def _renew(deployment: Deployment) -> None:
     replace_pair(deployment.certificate, deployment.key, chain, key)
 
 
-def _new_authority(deployment: Deployment) -> int:
-    folder = _folder(deployment)
-    answers = deployment.answers
-    assert answers is not None
+def _new_authority(deployment: Deployment, path: Path) -> int:
+    folder, answers = _folder(deployment), read_answers(path)
+    if answers is None:
+        raise CommandError(f"{folder / ANSWERS} is not what `authz init` wrote", FAILED)
     replace_authority(folder, answers.domain, answers.uid, answers.gid)
     print("ca.crt has a new authority, and the one before it.")
     print("Next: have every client trust ca.crt, then `authz certificate --renew` in this folder.")
@@ -263,7 +261,7 @@ def _served(deployment: Deployment, wanted: str | None) -> str | None:
 
 
 def _read(file: Path) -> bytes:
-    return read_regular(file, _LONGEST)
+    return read_regular(file, LONGEST)
 
 
 def _readable(file: Path) -> bytes | None:

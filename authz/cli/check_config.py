@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -18,14 +17,12 @@ from authz.cli.common import (
     print_problems,
 )
 from authz.cli.compose_line import is_right_without_files, print_compose_line
-from authz.config.certificates import read_certificate
-from authz.config.files import read_regular
+from authz.config.certificates import read_certificate_file
 from authz.config.load import load
 from authz.config.model import Config
 from authz.config.notes import notes
 from authz.config.problems import ConfigError, quoted
 
-_LONGEST: Final = 1 << 20
 _EXAMPLES = """\
 examples:
   authz check-config
@@ -71,9 +68,10 @@ def run(*, config: Path, no_secrets: bool, as_json: bool) -> int:
 def _certificate(config: Config) -> Iterator[str]:
     """Yield whom the certificate is for, and until when; nothing where it is not here."""
     tls = config.gateway.tls
+    if tls is None:
+        return
     try:
-        chain = b"" if tls is None else read_regular(Path(tls.certificate), _LONGEST)
-        found = read_certificate(chain)
+        found = read_certificate_file(Path(tls.certificate))
     except (OSError, ValueError):
         return
     end = datetime.fromtimestamp(found.not_after, UTC)

@@ -17,9 +17,9 @@ from authz.cli.common import (
     print_problems,
 )
 from authz.config.load import load
+from authz.envoy.files import STATS_SOCKET
 
 _ADMIN = "/run/authz/envoy-admin.sock"
-_STATS = "/run/authz/envoy-stats.sock"
 _EXAMPLES = """\
 examples:
   authz envoy-config authz.yaml -o /etc/envoy          write files that Envoy watches
@@ -47,9 +47,9 @@ Run it again after a change: nothing has to be restarted, and no request fails. 
 )
 @click.option(
     "--stats",
-    default=_STATS,
+    default=STATS_SOCKET,
     metavar="PATH",
-    help=f"The socket at which Envoy says what it has taken (default: {_STATS}).",
+    help=f"The socket at which Envoy says what it has taken (default: {STATS_SOCKET}).",
 )
 def run(
     *,

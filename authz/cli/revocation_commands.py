@@ -255,7 +255,7 @@ def shown_text(text: str) -> str:
 
     What is not ASCII is shown as escapes: what looks alike may differ.
     """
-    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+    return json.dumps(text)[1:-1]
 
 
 def shown_id(entry: RevocationEntry) -> str:

@@ -30,7 +30,7 @@ from authz.cli.common import (
     print_table,
     state_option,
 )
-from authz.cli.revocation_commands import shown_moment
+from authz.cli.revocation_commands import shown_moment, shown_text
 from authz.config.files import READABLE, write_atomically
 from authz.config.load import Settings, load
 from authz.config.model import PinsConfig
@@ -243,31 +243,26 @@ def _print_tools(server: Server, listed: ToolList, catalogue: Catalogue) -> None
         met = ", ".join(rules_of(server, name, catalogue)) or "the server's alone"
         rules = met if is_offered(server, name, catalogue) else "not offered"
         approval = states[name].value.replace("_", " ") if name in states else "-"
-        rows.append((_ascii(name), says, rules, approval))
+        rows.append((shown_text(name), says, rules, approval))
     print_table(rows)
     for rule in unmatched_rules(server, catalogue):
-        near = ", ".join(map(_ascii, nearest_tools(rule, catalogue.tools)))
+        near = ", ".join(map(shown_text, nearest_tools(rule, catalogue.tools)))
         print(f"matches no tool: {rule}" + (f" (did you mean {near}?)" if near else ""))
     for each in unknown_arguments(server, listed.definitions):
         print(_described_argument(each))
     for name, state in states.items():
         if state is PinState.NOT_LISTED:
-            print(f"approved, but not listed: {_ascii(name)}")
+            print(f"approved, but not listed: {shown_text(name)}")
     for name, count in Counter(each.name for each in listed.definitions).items():
         if count > 1:
-            print(f"listed {count} times: {_ascii(name)}")
+            print(f"listed {count} times: {shown_text(name)}")
 
 
 def _described_argument(found: UnknownArgument) -> str:
-    near = ", ".join(map(_ascii, found.near))
+    near = ", ".join(map(shown_text, found.near))
     meant = f" (did you mean {near}?)" if near else ""
     what = f"{found.member}: {found.pointer} of {found.rule}"
-    return f"no argument of {_ascii(found.tool)}: {what}{meant}"
-
-
-def _ascii(text: str) -> str:
-    """Return a text that cannot act on a terminal, nor look like another one."""
-    return json.dumps(text)[1:-1]
+    return f"no argument of {shown_text(found.tool)}: {what}{meant}"
 
 
 # --- differences --------------------------------------------------------------------------------
@@ -287,7 +282,7 @@ def _print_differences(pins: PinFile, listed: ToolList) -> int:
                 continue
             different = True
             now = [] if after is None else list(_lines(after.value))
-            shown = _ascii(name)
+            shown = shown_text(name)
             labels = f"approved {shown}", f"listed {shown}"
             for line in unified_diff(before, now, *labels, lineterm=""):
                 print(line)
@@ -305,7 +300,7 @@ def _lines(value: object, path: str = "") -> Iterator[str]:
             yield from _lines(each, f"{path}[{index}]")
     elif isinstance(value, str) and "\n" in value:
         yield f"{path}:"
-        yield from (f"  | {_ascii(line)}" for line in value.split("\n"))
+        yield from (f"  | {shown_text(line)}" for line in value.split("\n"))
     else:
         yield f"{path}: {json.dumps(value)}"
 
@@ -350,9 +345,9 @@ def _effect(server: str, named: PinsConfig | None, file: Path) -> str:
     if named is None:
         return f"it counts with servers.{server}.pins in authz.yaml"
     if str(file) == "-" or not _is_same(Path(named.file), file):
-        return f"it counts once it is {named.file}, which authz.yaml names, and the service reloads"
+        return f"it counts once it is {named.file}, which authz.yaml names"
     told = "" if named.mode == PinMode.ENFORCE.value else "; pins are told, not enforced"
-    return f"it counts once the service reloads (SIGHUP){told}"
+    return f"it counts within seconds, or with service.watch_config off at SIGHUP{told}"
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -368,13 +363,13 @@ def _chosen(listed: ToolList, only: tuple[str, ...]) -> list[ToolDefinition]:
     counts = Counter(each.name for each in listed.definitions)
     missing = [name for name in only if name not in counts]
     if missing:
-        raise CommandError(f"it lists no {', '.join(map(_ascii, missing))}", FAILED)
+        raise CommandError(f"it lists no {', '.join(map(shown_text, missing))}", FAILED)
     chosen = [each for each in listed.definitions if not only or each.name in only]
     for definition in chosen:
         if counts[definition.name] > 1:
-            raise CommandError(f"it lists several {_ascii(definition.name)}", FAILED)
+            raise CommandError(f"it lists several {shown_text(definition.name)}", FAILED)
         if definition.is_stand_in:
-            raise CommandError(f"too long to be approved: {_ascii(definition.name)}", FAILED)
+            raise CommandError(f"too long to be approved: {shown_text(definition.name)}", FAILED)
     return chosen
 
 
@@ -398,4 +393,4 @@ def _print_summary(before: PinFile, after: PinFile, file: Path) -> None:
     print(f"approved {len(now)} tool(s) in {file}", file=sys.stderr)
     for words, names in changes:
         if names:
-            print(f"  {words}: {', '.join(map(_ascii, names))}", file=sys.stderr)
+            print(f"  {words}: {', '.join(map(shown_text, names))}", file=sys.stderr)

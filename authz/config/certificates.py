@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -20,8 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from authz.config.files import read_regular
 from authz.config.problems import quoted
 
+LONGEST: Final = 1 << 20  # bytes of a file
 _DAY: Final = 86400.0
 _SOON: Final = 14 * _DAY
 # Of a certificate for a few days: a client renews it when a third of its time is left.
@@ -98,6 +101,16 @@ class ServerCertificate:
         """Tell whether it is for a host; `*` stands for one whole label (RFC 6125, 6.4.3)."""
         asked = host.lower().rstrip(".").strip("[]")
         return any(_matches(name.lower(), asked) for name in self.names)
+
+
+def read_certificate_file(path: Path) -> ServerCertificate:
+    """Return what a file holds (PEM).
+
+    Raises:
+        OSError: where it cannot be read.
+        ValueError: as `read_certificate`.
+    """
+    return read_certificate(read_regular(path, LONGEST))
 
 
 def read_certificate(chain: bytes) -> ServerCertificate:
@@ -221,7 +234,7 @@ def _chain_faults(certificates: list[x509.Certificate]) -> Iterator[CertificateF
             right = "write each certificate before the one that signed it"
             yield CertificateFault(CertificateFlaw.CHAIN_ORDER, wrong, right)
             return
-    if len(certificates) == 1 and _names_issuers_file(own):
+    if len(certificates) == 1 and names_issuers_file(own):
         wrong = "is alone: clients need the certificates between it and their authority"
         right = "write the whole chain (of certbot: fullchain.pem)"
         yield CertificateFault(CertificateFlaw.CHAIN_INCOMPLETE, wrong, right)
@@ -243,11 +256,11 @@ def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) ->
     return True
 
 
-def _names_issuers_file(certificate: x509.Certificate) -> bool:
+def names_issuers_file(certificate: x509.Certificate) -> bool:
     """Tell whether its authority publishes a certificate of its own, as public ones do."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return False
     wanted = AuthorityInformationAccessOID.CA_ISSUERS
     return any(each.access_method == wanted for each in found.value)

@@ -71,6 +71,13 @@ def secret_files(config: Config) -> Iterator[File]:
     yield from (File(file) for _, _, file, _ in _files(config) if file is not None)
 
 
+def files_with_secrets(config: Config) -> Iterator[File]:
+    """Yield the same, and Envoy's private key."""
+    yield from secret_files(config)
+    if config.gateway.tls is not None:
+        yield File(config.gateway.tls.key)
+
+
 def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[Fault]]:
     """Read what the configuration names, from files first, then the environment."""
     password, faults = _redis_password(config, env)
@@ -96,14 +103,6 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[st
     for member in ("identity", "identity_other"):
         field = f"{member}_key_file"
         yield member, ("gateway", field), getattr(gateway, field), _private_key
-
-
-def named_files(config: Config) -> Iterator[File]:
-    """Yield every file with a secret that the configuration names, Envoy's private key too."""
-    tls = config.gateway.tls
-    found = [file for _, _, file, _ in _files(config)]
-    found += [config.redis.password_file, None if tls is None else tls.key]
-    yield from (File(file) for file in found if file is not None)
 
 
 def _shared_key(config: Config, secrets: Secrets) -> Iterator[Fault]:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from authz.config.certificates import CertificateFault, CertificateFlaw, certificate_faults
+from authz.config.certificates import LONGEST, CertificateFault, CertificateFlaw, certificate_faults
 from authz.config.files import read_regular
 from authz.config.location import init_folder
 from authz.config.model import Config, TlsConfig
 from authz.config.problems import Fault, ProblemSeverity
 
-_LONGEST: Final = 1 << 20
 _MOUNTED: Final = "/run/tls/"
 
 
@@ -101,7 +100,7 @@ def tls_faults(config: Config, now: float) -> Iterator[TlsFault]:
     contents = {}
     for field, file in (("certificate", tls.certificate), ("key", tls.key)):
         try:
-            contents[field] = read_regular(Path(file), _LONGEST)
+            contents[field] = read_regular(Path(file), LONGEST)
         except OSError as error:
             right = "make it before `authz up`, or check where Envoy runs"
             yield TlsFault(field, file, f"{error.strerror}", right, is_unread=True)

@@ -416,6 +416,8 @@ def _listen(example: str) -> Notation:
     return Notation("an IP address with a port", _TCP, example, _tcp, _explain_listen)
 
 
+# Where to ask what listens on every address.
+UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 LISTEN: Final = _listen("0.0.0.0:8443")
 METRICS: Final = _listen("127.0.0.1:9464")
 SOCKET: Final = Notation(

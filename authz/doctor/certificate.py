@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from authz.config.certificates import CertificateFlaw, read_certificate
-from authz.config.files import read_regular
+from authz.config.certificates import CertificateFlaw, read_certificate_file
 from authz.config.load import Settings
 from authz.config.location import init_folder
 from authz.config.problems import quoted
@@ -18,7 +17,6 @@ from authz.setup.authority import LIFETIME, authority_end
 from authz.setup.gateway_place import gateway_place
 
 PART: Final = "certificate"
-_LONGEST: Final = 1 << 20
 # Some clients get on all the same.
 _WARNINGS: Final = frozenset({
     CertificateFlaw.EXPIRES_SOON,
@@ -46,7 +44,7 @@ def examine(
     yield from map(_finding, faults)
     certificate = Path(tls.certificate)
     try:
-        found = read_certificate(read_regular(certificate, _LONGEST))
+        found = read_certificate_file(certificate)
     except (OSError, ValueError):
         return
     end = datetime.fromtimestamp(found.not_after, UTC)

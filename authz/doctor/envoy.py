@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
-from authz.envoy.files import SUBSCRIPTIONS, update_counts
+from authz.envoy.files import STATS_SOCKET, SUBSCRIPTIONS, UpdateCounts, update_counts
 from authz.http.unix_socket import UnixConnection
 
 PART: Final = "envoy"
 # Where Envoy tells its statistics where its admin socket is its own (`authz init`).
-STATS: Final = Path("/run/authz/envoy-stats.sock")
+STATS: Final = Path(STATS_SOCKET)
 _PATIENCE: Final = 5.0
 _LARGEST: Final = 64 << 20
 _FILTER: Final = "envoy.filters.http.ext_authz"
@@ -90,14 +90,15 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
         listeners = _ask(admin, "/listeners?format=json")
         dump = _ask(admin, "/config_dump")
     except (OSError, HTTPException, ValueError, RecursionError) as error:
-        found = [*_updates(STATS)]
+        found = [*_updates(_counts(STATS))]
         if found and not named:
             return found
         message = f"its admin socket {quoted(str(admin))} does not answer ({type(error).__name__})"
         fix = "give the path of admin.address in envoy.yaml with --envoy-admin, as its user or root"
         return [(problem if named else note)(PART, "unreachable", message, fix)]
     findings = [*_age(server), *_listeners(listeners), *_forwarded(admin)]
-    findings += [*_updates(admin), *_lenient(server, admin)]
+    counts = _counts(admin)
+    findings += [*_updates(counts), *_lenient(server, watches=bool(counts))]
     actual = read(dump)
     if not actual.filters:
         message = "no listener of it asks authz (there is no ext_authz filter)"
@@ -111,10 +112,13 @@ def examine(settings: Settings, admin: Path, *, named: bool) -> list[Finding]:
     return findings + (wrong or [ok(PART, "agrees", "it asks authz as authz.yaml has it")])
 
 
-def _updates(place: Path) -> Iterator[Finding]:
-    """Yield what Envoy says of the files that it watches, at its admin or its statistics socket."""
+def _counts(place: Path) -> dict[str, UpdateCounts]:
+    """Return what Envoy says of the files that it watches, at one of its two sockets."""
     asked = {name: update_counts(place, prefix) for name, prefix in SUBSCRIPTIONS.items()}
-    known = {name: counts for name, counts in asked.items() if counts is not None}
+    return {name: counts for name, counts in asked.items() if counts is not None}
+
+
+def _updates(known: Mapping[str, UpdateCounts]) -> Iterator[Finding]:
     refused = {name: counts.refused for name, counts in known.items() if counts.refused}
     for name, count in refused.items():
         message = f"it refused {name} {count} time(s) since it started, and went on as before"
@@ -124,12 +128,12 @@ def _updates(place: Path) -> Iterator[Finding]:
         yield ok(PART, "follows", f"it watches {', '.join(known)}, and has refused none of them")
 
 
-def _lenient(server: Any, admin: Path) -> Iterator[Finding]:
+def _lenient(server: Any, *, watches: bool) -> Iterator[Finding]:
     """Yield whether an Envoy that watches files passes over what it does not know in them."""
     options = server.get("command_line_options") if isinstance(server, dict) else None
     if not isinstance(options, dict) or options.get("reject_unknown_dynamic_fields"):
         return
-    if any(update_counts(admin, prefix) is not None for prefix in SUBSCRIPTIONS.values()):
+    if watches:
         message = "it passes over fields that it does not know in the files that it watches"
         yield problem(PART, "lenient", message, _STRICT)
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from authz.config.location import FOLDER
+from authz.config.location import init_folder
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok
 
@@ -25,7 +25,7 @@ def examine(folder: Path, trusted_hops: int) -> list[Finding]:
         folder: of authz.yaml; in what `authz init` wrote, the rules are one folder up.
         trusted_hops: proxies before Envoy; with one, every connection is the proxy's.
     """
-    rules = (folder.parent if folder.name == FOLDER else folder) / RULES
+    rules = (init_folder(folder) or folder) / RULES
     if trusted_hops or not rules.is_file():
         return []
     fix = f"as root, where the port is published, also at boot: nft -f {quoted(str(rules))}"

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import httpcore
 from cryptography import x509
-from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from authz.config.certificates import names_issuers_file
 from authz.http.bounded import BodyTooLargeError, read_body
 from authz.login.clients.fetching import (
     CheckedAddresses,
@@ -275,12 +275,4 @@ def _described(der: bytes | None, fault: str, code: int) -> Handshake:
         expires = leaf.not_valid_after_utc.timestamp()
     except (ValueError, OverflowError):
         return Handshake(fault, code)
-    return Handshake(fault, code, expires, _has_issuer_url(leaf), leaf.issuer == leaf.subject)
-
-
-def _has_issuer_url(leaf: x509.Certificate) -> bool:
-    try:
-        access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        return False
-    return any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
+    return Handshake(fault, code, expires, names_issuers_file(leaf), leaf.issuer == leaf.subject)

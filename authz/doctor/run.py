@@ -9,7 +9,7 @@ from typing import Final
 
 from authz.config.load import Settings
 from authz.config.location import init_folder
-from authz.config.secret_files import named_files
+from authz.config.secret_files import files_with_secrets
 from authz.core.catalogue import Sighting
 from authz.core.ledger import UnavailableError
 from authz.doctor import (
@@ -125,7 +125,7 @@ async def _files(settings: Settings, options: DoctorOptions) -> list[Finding]:
 
 def _folder(settings: Settings, options: DoctorOptions) -> list[Finding]:
     folder, config = options.path.parent, settings.config
-    findings = git_secrets.examine(folder, named_files(config))
+    findings = git_secrets.examine(folder, files_with_secrets(config))
     made = init_folder(folder)
     findings += [] if made is None else deployment_files.examine(settings, made)
     findings += certificate.examine(settings, options.path)

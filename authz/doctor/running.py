@@ -16,7 +16,7 @@ from authz.config.changes import file_mount
 from authz.config.digest import ConfigDigest, parse_digest
 from authz.config.load import Settings
 from authz.config.model import Config
-from authz.config.value_types import Tcp
+from authz.config.value_types import UNSPECIFIED, Tcp
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe
 from authz.server.reloader import REPLACED, SINGLE_FILE
@@ -24,7 +24,6 @@ from authz.server.reloader import REPLACED, SINGLE_FILE
 PART: Final = "running"
 SERVICE: Final = "authz serve"
 PAGES: Final = "authz pages"
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 # Their names in docker-compose.yml of `authz init`.
 _CONTAINERS: Final = {SERVICE: "authz", PAGES: "authz-pages"}
 _DIGEST: Final = re.compile(r"[0-9a-f]{12}(-[0-9a-f]{12})?")
@@ -79,8 +78,8 @@ async def ask_programs(config: Config) -> list[RunningProgram]:
 
 async def _ask(name: str, place: Tcp) -> list[RunningProgram]:
     """Ask one program at its places, until one answers."""
-    hosts = [_LOOPBACK.get(place.host, place.host)]
-    hosts += [_CONTAINERS[name]] if place.host in _LOOPBACK else []
+    hosts = [UNSPECIFIED.get(place.host, place.host)]
+    hosts += [_CONTAINERS[name]] if place.host in UNSPECIFIED else []
     for host in hosts:
         try:
             async with asyncio.timeout(_PATIENCE):

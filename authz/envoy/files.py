@@ -23,10 +23,13 @@ from urllib.parse import quote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from authz import __version__
 from authz.config.files import READABLE, locked_folder, write_atomically
 from authz.config.yaml_writer import comment_text, to_yaml
 from authz.http.unix_socket import UnixConnection
 
+# Where Envoy tells its statistics in a container.
+STATS_SOCKET: Final = "/run/authz/envoy-stats.sock"
 ENVOY_FILE: Final = "envoy.yaml"
 CERTIFICATE_FILE: Final = "certificate.yaml"
 CLUSTERS_FILE: Final = "clusters.yaml"
@@ -51,7 +54,6 @@ _LOOK: Final = 0.02
 _PATIENCE: Final = 15.0
 # Seconds between two files where Envoy does not say that it has taken the first.
 BLIND: Final = 1.0
-_READABLE: Final = 0o644
 
 
 class Step(NamedTuple):
@@ -77,6 +79,11 @@ class EnvoyUpdate:
     refused: str = ""
     confirmed: bool = True
     restart: bool = False
+
+
+def rendered_mark(source: str) -> dict[str, str]:
+    """Return what `rendered.json` says of the release and the authz.yaml that files are of."""
+    return {"release": __version__, "source": hashlib.sha256(source.encode()).hexdigest()}
 
 
 def watched_text(resources: Sequence[Mapping[str, object]]) -> str:

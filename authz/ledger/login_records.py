@@ -5,7 +5,7 @@ Invariant: a token finds its own record only, by the SHA-256 of the whole token,
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,6 +19,23 @@ _LATER: Final = ("redirect_uri", "ends_at", "document_host")  # not in records o
 _MAY_BE_EMPTY: Final = frozenset({"account", *_LATER})
 # Seconds that the old token's record stays after a refresh, for calls under way.
 REFRESHED_RECORD_TTL: Final = 60
+
+
+async def scan(command: Command, pattern: bytes) -> AsyncIterator[list[bytes]]:
+    """Yield the keys that match, in the lots that Redis gives, each key once; for commands.
+
+    Raises:
+        UnavailableError: where Redis did not answer.
+    """
+    cursor, seen = b"0", set[bytes]()
+    while True:
+        cursor, found = await command("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
+        new = [key for key in dict.fromkeys(found) if key not in seen]
+        seen.update(new)
+        if new:
+            yield new
+        if cursor in (b"0", 0):
+            return
 
 
 class LoginRecords:

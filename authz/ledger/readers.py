@@ -8,7 +8,7 @@ from typing import Final
 
 from authz.ledger.data_loss import MARK_LIFETIME_MS
 from authz.ledger.keys import RedisKeys
-from authz.ledger.login_records import Command
+from authz.ledger.login_records import Command, scan
 
 # Seconds without a reading after which no worker is taken to read here: twelve readings.
 QUIET: Final = 60.0
@@ -20,11 +20,8 @@ async def seconds_since_reading(command: Command, keys: RedisKeys) -> float | No
     Raises:
         UnavailableError: where Redis did not answer, or does not let its user look.
     """
-    cursor, newest = b"0", -1
-    while True:
-        cursor, found = await command("SCAN", cursor, "MATCH", keys.mark("*"), "COUNT", 500)
+    newest = -1
+    async for found in scan(command, keys.mark("*")):
         for key in found:
             newest = max(newest, int(await command("PTTL", key)))
-        if cursor in (b"0", 0):
-            break
     return None if newest < 0 else max(MARK_LIFETIME_MS - newest, 0) / 1000

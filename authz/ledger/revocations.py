@@ -260,7 +260,8 @@ async def revoke(
 async def is_in_force(store: RevocationStore, target: RevocationTarget, issued_at: int) -> bool:
     """Tell whether a revocation that was written refuses a token of its target.
 
-    Where the target has a name, the question is that of a decision, which charges nothing.
+    Where the target tells whose token it is, the question is that of a decision, which charges
+    nothing.
 
     Args:
         store: where revocations are kept.
@@ -275,7 +276,7 @@ async def is_in_force(store: RevocationStore, target: RevocationTarget, issued_a
 
 
 def _query(target: RevocationTarget, issued_at: int) -> Query | None:
-    """Return what a decision about such a token asks; None for a target without a name."""
+    """Return what a decision about such a token asks; None where the target does not tell."""
     kind, _, rest = target.field.partition(b":")
     nobody = Query(
         token_id="",
@@ -286,16 +287,19 @@ def _query(target: RevocationTarget, issued_at: int) -> Query | None:
         step_up=None,
         takes=(),
     )
-    if kind == b"token":
-        return replace(nobody, token_id=rest.decode("utf-8", "surrogatepass"))
     if target.field == EVERYTHING:
         return nobody
-    named: Mapping[bytes, Callable[[], Query]] = {
-        b"person": lambda: replace(nobody, person=Person(target.issuer, target.name)),
-        b"client": lambda: replace(nobody, client=Client(target.issuer, target.name)),
-        b"grant": lambda: replace(nobody, grant=target.name),
-    }
-    return named[kind]() if target.name and kind in named else None
+    match kind:
+        case b"token":
+            return replace(nobody, token_id=rest.decode("utf-8", "surrogatepass"))
+        case b"person" if target.name:
+            return replace(nobody, person=Person(target.issuer, target.name))
+        case b"client" if target.name:
+            return replace(nobody, client=Client(target.issuer, target.name))
+        case b"grant" if target.name:
+            return replace(nobody, grant=target.name)
+        case _:
+            return None
 
 
 async def list_revocations(store: RevocationStore, now: float) -> tuple[RevocationEntry, ...]:

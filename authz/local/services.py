@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import worker_addresses
-from authz.config.value_types import Tcp, Unix
+from authz.config.value_types import UNSPECIFIED, Tcp, Unix
 from authz.local import probe
 from authz.local.state import State
 from authz.process.service import ServiceSpec
@@ -19,7 +19,6 @@ _READY_TIMEOUT: Final = 10.0
 _REQUIRED_READY_TIMEOUT: Final = 60.0
 # The service answers what is in flight, as long as any check may take (`issuer.deadline`).
 _STOP_TIMEOUT: Final = 35.0
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 _OK: Final = 200
 
 
@@ -44,7 +43,7 @@ def check_service(
     """
     check = state.socket(CHECK)
     sockets = [place.path for place in worker_addresses(Unix(str(check)), workers)]
-    status = (_ANYWHERE.get(metrics.host, metrics.host), metrics.port)
+    status = (UNSPECIFIED.get(metrics.host, metrics.host), metrics.port)
 
     async def ready() -> bool:
         if (await probe.http(status, "/readyz")).status != _OK:

@@ -225,7 +225,7 @@ class _Service:
             raise RefusedConfigError(str(error)) from None
         old, new = self._built, LoginServer(settings, options, self._recorder, health=self._health)
         assert old is not None
-        if await old.reaches_redis() and not await new.reaches_redis():
+        if not await old.redis_fault() and await new.redis_fault():
             await new.aclose()
             raise RefusedConfigError(REDIS_REFUSED)
         self._built = new

@@ -360,24 +360,20 @@ class LoginServer:
         )
         return upstream, keys
 
-    async def reaches_redis(self) -> bool:
-        """Tell whether Redis takes a write with these settings."""
+    async def redis_fault(self) -> str:
+        """Return why Redis takes no write with these settings; empty where it does."""
         try:
             await self._redis.take(PROBE)
-        except UnavailableError:
-            return False
-        return True
+        except UnavailableError as error:
+            return error.detail
+        return ""
 
     async def look(self) -> None:
         """Try a write, so that a Redis that became a replica is left without waiting for a request.
 
         What is wrong is logged where it changes, and shown by readiness.
         """
-        try:
-            await self._redis.take(PROBE)
-            fault = ""
-        except UnavailableError as error:
-            fault = error.detail
+        fault = await self.redis_fault()
         self._health.set("redis", fault and f"Redis is away ({fault})")
         if fault != self._redis_fault:
             self._redis_fault = fault

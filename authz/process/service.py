@@ -42,7 +42,7 @@ class ServiceSpec:
         required: whether one that tells so in vain is given up all the same; otherwise it is passed
             over, and the others start.
         drain: runs before `stop_signal`, while the service still works.
-        reloads: whether it gets SIGHUP when the supervisor does.
+        reloads: whether it gets SIGHUP and SIGUSR2 when the supervisor does.
         echo: makes of a line what the terminal shows of it; None where it shows nothing.
     """
 

@@ -5,7 +5,6 @@ configuration that came last is the one that stays (tests/server/test_envoy_foll
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import subprocess
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz import __version__
-from authz.envoy.files import RENDERED_FILE, EnvoyUpdate
+from authz.envoy.files import RENDERED_FILE, EnvoyUpdate, rendered_mark
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 
@@ -94,8 +92,7 @@ class EnvoyFollower:
             said = json.loads((Path(self._watched.folder) / RENDERED_FILE).read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        wanted = {"release": __version__, "source": hashlib.sha256(text.encode()).hexdigest()}
-        return isinstance(said, dict) and wanted.items() <= said.items()
+        return isinstance(said, dict) and rendered_mark(text).items() <= said.items()
 
     def _apply(self, text: str) -> EnvoyUpdate:
         """Run the child.

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz.config.files import write_atomically
 from authz.config.load import Settings, load
 from authz.config.restarts import restarts_of_serve
 from authz.process.run_folder import make_run_folder
@@ -346,9 +347,7 @@ class WorkerPool:
 
     async def _put_in_force(self, settings: Settings) -> None:
         """Put a configuration in force: as a whole, also for a worker that is just reading it."""
-        new = self._in_force.with_suffix(".new")
-        new.write_text(settings.text, "utf-8")
-        new.replace(self._in_force)
+        write_atomically(self._in_force, settings.text)
 
     async def _keep_scraping(self, aggregator: MetricsAggregator) -> None:
         while True:

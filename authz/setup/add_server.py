@@ -182,7 +182,8 @@ def _of_folder(folder: Path, new: NewServer) -> dict[Path, str]:
     text, network = read_text(compose), f"mcp-{new.name}"
     try:
         edited = text
-        if network not in text:
+        # Not a part of another name: mcp-git of mcp-github.
+        if re.search(rf"(?<![\w.-]){re.escape(network)}(?![\w.-])", text) is None:
             edited = append_item(edited, ("services", "envoy", "networks"), network)
             internal = {"internal": True}
             edited = set_member(edited, ("networks",), network, internal, braces=True)

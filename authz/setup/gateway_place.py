@@ -1,14 +1,11 @@
 """Where the gateway is reached from this machine."""
 
 from pathlib import Path
-from typing import Final
 
 from authz.config.location import ANSWERS, init_folder
 from authz.config.model import Config
+from authz.config.value_types import UNSPECIFIED
 from authz.setup.answers import AnswerError, SetupAnswers, from_json
-
-# An address to listen on is none to connect to.
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def gateway_place(config: Config, configuration: Path) -> tuple[str, int]:
@@ -21,7 +18,7 @@ def gateway_place(config: Config, configuration: Path) -> tuple[str, int]:
     answers = read_answers(configuration)
     listen = config.gateway.listen
     host, port = (listen.host, listen.port) if answers is None else (answers.bind, answers.port)
-    return _EVERYWHERE.get(host, host), port
+    return UNSPECIFIED.get(host, host), port
 
 
 def read_answers(configuration: Path) -> SetupAnswers | None:

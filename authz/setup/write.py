@@ -22,7 +22,7 @@ from authz.config import location
 from authz.config.key_files import new_private_key, public_half
 from authz.config.load import Settings, load
 from authz.config.schema import schema_text
-from authz.envoy.files import BLIND, steps
+from authz.envoy.files import BLIND, STATS_SOCKET, steps
 from authz.setup import secrets
 from authz.setup.answers import SetupAnswers
 from authz.setup.authority import (
@@ -44,7 +44,6 @@ _COMPOSE: Final = "docker-compose.yml"
 _ENVOY: Final = "envoy"
 _ENVOY_ADMIN: Final = "/tmp/envoy-admin.sock"  # noqa: S108 - a container's own
 # In the volume that Envoy and authz share.
-_ENVOY_STATS: Final = "/run/authz/envoy-stats.sock"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
 # What the containers of authz mount, by where the folder has authz.yaml.
@@ -243,7 +242,7 @@ def _envoy(folder: Folder, settings: Settings, *, render: bool) -> tuple[str, ..
     """
     from authz.envoy import render as envoy  # noqa: PLC0415 - an extra; only this part needs it
 
-    where = envoy.Topology(admin=_ENVOY_ADMIN, stats=_ENVOY_STATS, memory=_HEAP)
+    where = envoy.Topology(admin=_ENVOY_ADMIN, stats=STATS_SOCKET, memory=_HEAP)
     watches = _watches(folder.root / _COMPOSE)
     texts = (envoy.render_watched if watches else envoy.render)(settings, where)
     names = {name: f"{_ENVOY}/{name}" for name in texts}

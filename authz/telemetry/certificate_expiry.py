@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from authz.config.certificates import read_certificate
-from authz.config.files import read_regular
-
-_LONGEST: Final = 1 << 20
+from authz.config.certificates import read_certificate_file
+from authz.config.changes import FileStamp, stamp
 
 
 class CertificateExpiry:
@@ -16,7 +13,7 @@ class CertificateExpiry:
     def __init__(self, path: Callable[[], Path | None]) -> None:
         """Look at the file that `path` names at each call; None names none."""
         self._path = path
-        self._seen: tuple[Path, int, int, int] | None = None
+        self._seen: tuple[Path, FileStamp] | None = None
         self._end: float | None = None
 
     def is_known(self) -> bool:
@@ -34,11 +31,10 @@ class CertificateExpiry:
         if path is None:
             return
         try:
-            status = path.stat()
-            mark = (path, status.st_ino, status.st_mtime_ns, status.st_size)
+            mark = (path, stamp(path))
             if mark == self._seen:
                 return
-            self._end = read_certificate(read_regular(path, _LONGEST)).not_after
+            self._end = read_certificate_file(path).not_after
             self._seen = mark
         except (OSError, ValueError):
             return

@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TextIO
@@ -158,29 +158,8 @@ def capture_library_output(recorder: Recorder) -> LibraryOutput:
     for handler in [each for each in root.handlers if isinstance(each, LibraryOutput)]:
         root.removeHandler(handler)
     root.addHandler(output)
-    _set_hooks(output)
-    return output
-
-
-def _set_hooks(output: LibraryOutput) -> None:
-
     warnings.showwarning = output.warning
     sys.excepthook = output.uncaught
     threading.excepthook = output.in_thread
     sys.unraisablehook = output.unraisable
-
-
-@contextlib.contextmanager
-def captured(recorder: Recorder) -> Iterator[LibraryOutput]:
-    """Record what libraries would print as long as the block lasts."""
-    raising, root = logging.raiseExceptions, logging.getLogger()
-    before = warnings.showwarning, sys.excepthook, threading.excepthook, sys.unraisablehook
-    output = capture_library_output(recorder)
-    try:
-        yield output
-    finally:
-        root.removeHandler(output)
-        logging.raiseExceptions = raising
-        (
-            warnings.showwarning, sys.excepthook, threading.excepthook, sys.unraisablehook,
-        ) = before  # fmt: skip
+    return output

@@ -1292,8 +1292,8 @@ TOOL_LISTS = (
         "            await self._store.forget(server, gone)\n", "            pass\n", _CATALOGUES,
     ),
     Defence(
-        "A server's text does not act on a terminal", "authz/cli/tools.py", "_ascii",
-        "return json.dumps(text)[1:-1]", "return text", ("tests/cli/test_tools.py",),
+        "A server's text does not act on a terminal", "authz/cli/revocation_commands.py",
+        "shown_text", "return json.dumps(text)[1:-1]", "return text", ("tests/cli/test_tools.py",),
     ),
 )  # fmt: skip
 

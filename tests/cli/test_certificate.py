@@ -97,6 +97,18 @@ def test_the_authority_itself_is_replaced_without_a_gap(
     assert (is_trusted(folder, old), is_trusted(folder, both)) == (False, True)
 
 
+def test_a_broken_answer_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose the new authority is to be stands there; nothing is made without it."""
+    before = (folder / "ca.crt").read_bytes()
+    (folder / "init.json").write_text("{")
+
+    status, _, err = run(capsys, folder, "--new-authority")
+
+    assert status == 1
+    assert "init.json is not what" in err
+    assert (folder / "ca.crt").read_bytes() == before
+
+
 def test_a_folder_without_an_authority_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

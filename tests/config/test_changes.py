@@ -118,7 +118,7 @@ def test_a_file_that_was_never_read_has_changed(file: Path, tmp_path: Path) -> N
     assert [files.look(), files.look()] == [Look.UNSETTLED, Look.CHANGED]
 
 
-@pytest.mark.attack("half-written configuration")
+@pytest.mark.attack("half-written-configuration")
 def test_a_file_that_is_being_written_does_not_settle(file: Path) -> None:
     """A truncated authz.yaml may be valid and have fewer rules: it counts when its writer closed
     it, however long that takes.

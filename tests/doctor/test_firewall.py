@@ -33,6 +33,22 @@ def test_the_kernels_own_word_counts(
     assert diagnoses(firewall.examine(folder, 0)) == [diagnosis]
 
 
+def test_the_rules_are_in_the_folder_of_init_or_beside_authz_yaml(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of one's own that is called as ours inside is one's own all the same."""
+    monkeypatch.setattr(firewall, "_listed", lambda: RULES)
+    inner = tmp_path / "authz"
+    inner.mkdir()
+    (inner / "firewall.nft").write_text("")
+    assert diagnoses(firewall.examine(inner, 0)) == ["bounded"]
+
+    (tmp_path / "init.json").write_text("{}")
+    assert firewall.examine(inner, 0) == []
+    (tmp_path / "firewall.nft").write_text("")
+    assert diagnoses(firewall.examine(inner, 0)) == ["bounded"]
+
+
 def test_nothing_is_said_where_it_would_be_wrong(folder: Path, tmp_path: Path) -> None:
     """Behind a proxy all connections are the proxy's; without the file it is somebody else's."""
     assert firewall.examine(folder, 1) == []

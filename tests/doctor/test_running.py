@@ -74,7 +74,7 @@ def test_the_same_is_said_to_be_the_same(
         assert health.config in capsys.readouterr().out
 
 
-@pytest.mark.attack("tightened rule not applied")
+@pytest.mark.attack("tightened-rule-not-applied")
 def test_a_rule_that_is_not_in_force_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +137,7 @@ def test_nobody_there_is_not_a_problem_of_doctor(tmp_path: Path) -> None:
     assert main(["status", str(place.path)]) == 1
 
 
-@pytest.mark.attack("hostile answer")
+@pytest.mark.attack("hostile-answer")
 @pytest.mark.parametrize(
     "body",
     [

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from authz.config.value_types import Unix
 from authz.doctor import envoy as doctor
 from authz.envoy.files import ROUTES_FILE, replace_files
 from authz.envoy.render import Topology, render_watched
+from authz.local import probe
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import LoadClient, LoadResult, post, run_load, token, upstream
@@ -222,6 +224,33 @@ def test_a_route_that_envoy_has_of_its_own_opens_nothing(running: FollowedEdge) 
     running.wait_for("files", 200)
 
 
+@pytest.mark.attack("loopback-envoy-admin")
+def test_the_statistics_socket_leads_to_no_other_page_of_the_admin_interface(
+    running: FollowedEdge,
+) -> None:
+    """It is its owner's, and passes on GET of what it is for, however a path is written."""
+    stats = running.folder.parent / "stats"
+
+    def status(path: str, method: str = "GET") -> int:
+        return asyncio.run(probe.http(stats, path, method)).status
+
+    assert stat.S_IMODE(stats.stat().st_mode) == 0o600
+    assert status("/stats?filter=nothing") == status("/ready") == 200
+    for path in ("/stats", "/quitquitquit", "/drain_listeners", "/logging?level=off"):
+        assert status(path, "POST") == 404
+    for path in (
+        "/config_dump",
+        "/certs",
+        "/",
+        "/stats/../config_dump",
+        "/stats/%2e%2e/config_dump",
+        "/stats/prometheus/../../config_dump",
+        "//config_dump",
+        "/stats/recentlookups",
+    ):
+        assert status(path) in {400, 404}, path
+
+
 def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> None:
     """An update that Envoy does not take leaves files and Envoy as they were, and says so."""
     rendered = {path.name: path.read_text() for path in running.folder.glob("*.[yj]*")}
@@ -237,12 +266,13 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
     notes = json.loads(running.service.get("/readyz")[1])["notes"]
     assert "refused listeners.yaml" in notes["envoy"]
     for socket in ("admin", "stats"):
-        told = list(doctor._updates(running.folder.parent / socket))
+        told = list(doctor._updates(doctor._counts(running.folder.parent / socket)))
         assert [each.diagnosis for each in told] == ["update_refused"]
         assert "listeners.yaml 1 time" in told[0].message
     admin = running.folder.parent / "admin"
-    assert list(doctor._lenient(doctor._ask(admin, "/server_info"), admin)) == []
-    lenient = doctor._lenient({"command_line_options": {}}, admin)
+    watches = bool(doctor._counts(admin))
+    assert list(doctor._lenient(doctor._ask(admin, "/server_info"), watches=watches)) == []
+    lenient = doctor._lenient({"command_line_options": {}}, watches=watches)
     assert [each.diagnosis for each in lenient] == ["lenient"]
     running.wait_for("files", 200)
     running.reload(running.config)

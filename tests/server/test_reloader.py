@@ -142,7 +142,7 @@ def _in_place(scene: _Scene) -> None:
 _SED = pytest.param(_sed, marks=pytest.mark.process)
 
 
-@pytest.mark.attack("tightened rule not applied")
+@pytest.mark.attack("tightened-rule-not-applied")
 @pytest.mark.parametrize("edit", [lambda scene: scene.write("admins"), _SED, _vim, _in_place])
 def test_a_tightened_rule_comes_into_force_by_itself(
     scene: _Scene, edit: Callable[[_Scene], None]
@@ -170,7 +170,7 @@ def test_nothing_changes_while_nothing_was_changed(scene: _Scene) -> None:
     assert len(scene.in_force) == 1
 
 
-@pytest.mark.attack("half-written configuration")
+@pytest.mark.attack("half-written-configuration")
 def test_sighup_takes_no_half_written_file(scene: _Scene) -> None:
     """What is there so far may be valid, with fewer rules: whoever asks is told, and it is taken
     once it is whole.
@@ -191,7 +191,7 @@ def test_sighup_takes_no_half_written_file(scene: _Scene) -> None:
     assert scene.told.not_in_force() == set()
 
 
-@pytest.mark.attack("half-written configuration")
+@pytest.mark.attack("half-written-configuration")
 def test_a_file_that_does_not_settle_is_shown_and_later_told(scene: _Scene) -> None:
     """A moment of it is every change's and says nothing; what lasts is told, however long all was
     quiet before.
@@ -212,7 +212,7 @@ def test_a_file_that_does_not_settle_is_shown_and_later_told(scene: _Scene) -> N
     _run(scene, write_for_long, scene.look, lambda: _expect(scene, ["config_not_in_force"], set()))
 
 
-@pytest.mark.attack("half-written configuration")
+@pytest.mark.attack("half-written-configuration")
 def test_an_invalid_file_is_refused_once_and_mended(scene: _Scene) -> None:
     """The old rules stay; log and counter have each change once, metrics show it all the time."""
     broken = "issuer: {}\n"
@@ -317,7 +317,7 @@ def _mounted(monkeypatch: pytest.MonkeyPatch, mount: list[FileMount]) -> Iterato
     monkeypatch.undo()
 
 
-@pytest.mark.attack("tightened rule not applied")
+@pytest.mark.attack("tightened-rule-not-applied")
 @pytest.mark.parametrize(
     "after",
     [FileMount("/deploy/authz.yaml", is_replaced=True), FileMount("/x.bak", is_replaced=False)],

@@ -160,6 +160,17 @@ def test_an_init_folder_gets_the_network(tmp_path: Path) -> None:
     assert list(done.texts)[-1] == path
 
 
+def test_a_name_that_begins_another_gets_a_network_of_its_own(tmp_path: Path) -> None:
+    """`mcp-git` is not there because `mcp-github` is."""
+    path = init_folder(tmp_path)
+    for name in ("github", "git"):
+        add_server(path, NewServer(name, NEW.upstream), {}, replaces=False, dry_run=False)
+
+    servers = {"files": "http://files:8000/mcp", "github": NEW.upstream, "git": NEW.upstream}
+    expected = compose_text(SetupAnswers("example.com", servers=servers))
+    assert (tmp_path / "docker-compose.yml").read_text() == expected
+
+
 def test_an_address_needs_no_network(tmp_path: Path) -> None:
     """A server at an IP address is reached without one of ours."""
     path = init_folder(tmp_path)

@@ -1,6 +1,7 @@
 """What Python and libraries would print becomes events."""
 
 import asyncio
+import contextlib
 import gc
 import io
 import json
@@ -14,11 +15,27 @@ from collections.abc import Iterator
 import pytest
 
 from authz.telemetry.audit import EventLog
-from authz.telemetry.library_output import LibraryOutput, captured
+from authz.telemetry.library_output import LibraryOutput, capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
 SECRET = "t0k3n-of-somebody"
+
+
+@contextlib.contextmanager
+def captured(recorder: Recorder) -> Iterator[LibraryOutput]:
+    """Record what libraries would print as long as the block lasts."""
+    raising, root = logging.raiseExceptions, logging.getLogger()
+    before = warnings.showwarning, sys.excepthook, threading.excepthook, sys.unraisablehook
+    output = capture_library_output(recorder)
+    try:
+        yield output
+    finally:
+        root.removeHandler(output)
+        logging.raiseExceptions = raising
+        (
+            warnings.showwarning, sys.excepthook, threading.excepthook, sys.unraisablehook,
+        ) = before  # fmt: skip
 
 
 class Heard:

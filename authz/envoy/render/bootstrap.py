@@ -4,7 +4,6 @@ Invariant: the same settings give the same text (tests/envoy/test_render.py).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import betterproto2
@@ -119,10 +118,8 @@ def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
 def watched_files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
     """Return the text of every file of an Envoy that follows changes.
 
-    Only what `envoy.yaml` holds needs a restart. The list filter is there before a server needs it:
-    were it to come with the first one, open streams would be cut.
+    Only what `envoy.yaml` holds needs a restart.
     """
-    settings = replace(settings, filters_lists=settings.may_filter_lists)
     found = {ENVOY_FILE: _text(_watching(settings, where), _WATCHING_HEADER)}
     if settings.gateway.tls is not None:
         found[CERTIFICATE_FILE] = _text(certificate(settings.gateway.tls), _CERTIFICATE_HEADER)

@@ -3,14 +3,12 @@
 The other files of this package only spell these values in Envoy's messages.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from authz import __version__
 from authz.config import urls
 from authz.config.addresses import AddressError, read_address, worker_addresses
 from authz.config.compile import metadata_url, upstream_digest
@@ -19,6 +17,7 @@ from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.urls import Url
 from authz.config.value_types import Tcp, Unix
+from authz.envoy.files import rendered_mark
 
 Endpoint = Tcp | Unix
 
@@ -81,8 +80,7 @@ def rendered_from(source: str, where: Topology) -> str:
         source: the text of authz.yaml.
         where: the parts.
     """
-    digest = hashlib.sha256(source.encode()).hexdigest()
-    values = {"release": __version__, "source": digest, "topology": where.to_json()}
+    values = {**rendered_mark(source), "topology": where.to_json()}
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -209,8 +207,7 @@ class EnvoySettings:
         servers: the MCP servers.
         portal: None where the issuer is served elsewhere.
         pages: None where there is no front door.
-        filters_lists: whether the lists of some server are filtered.
-        may_filter_lists: whether they could be after a reload: authz filters for our Envoy alone.
+        filters_lists: whether the list filter is there.
     """
 
     url: Url
@@ -221,11 +218,17 @@ class EnvoySettings:
     portal: IssuerPortal | None
     pages: FrontDoorPages | None
     filters_lists: bool = False
-    may_filter_lists: bool = False
 
 
-def envoy_settings(settings: Settings, where: Topology) -> EnvoySettings:
-    """Return what is to be rendered of a configuration that `lint` has passed."""
+def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False) -> EnvoySettings:
+    """Return what is to be rendered of a configuration that `lint` has passed.
+
+    Args:
+        settings: the configuration.
+        where: the parts.
+        watched: whether Envoy is to follow changes. The list filter is there before a server needs
+            it then: were it to come with the first one, open streams would be cut.
+    """
     config = settings.config
     return EnvoySettings(
         url=urls.split(config.gateway.url),
@@ -235,8 +238,7 @@ def envoy_settings(settings: Settings, where: Topology) -> EnvoySettings:
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
-        filters_lists=settings.filters_lists,
-        may_filter_lists=config.service.data_plane == "envoy",
+        filters_lists=config.service.data_plane == "envoy" if watched else settings.filters_lists,
     )
 
 

@@ -14,7 +14,7 @@ from authz.core.limits import digest
 from authz.core.principal import Client, LoginRecord, Person
 from authz.ledger import login_records
 from authz.ledger.keys import RedisKeys, grant_field
-from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command
+from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command, scan
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
 from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
 from authz.ledger.script import run_script
@@ -266,18 +266,10 @@ class GrantStore:
         Raises:
             UnavailableError: where Redis did not answer.
         """
-        cursor, seen = b"0", set[bytes]()
-        while True:
-            cursor, found = await self._command(
-                "SCAN", cursor, "MATCH", self._keys.record(_KIND, "*"), "COUNT", 500
-            )
+        async for found in scan(self._command, self._keys.record(_KIND, "*")):
             for key in found:
-                if key not in seen:
-                    seen.add(key)
-                    for grant in await self._kept_at(key):
-                        yield key, grant
-            if cursor in (b"0", 0):
-                return
+                for grant in await self._kept_at(key):
+                    yield key, grant
 
     def is_usable(self, grant: Grant) -> bool:
         """Tell whether a grant still gives tokens, or its newest access token may still pass."""

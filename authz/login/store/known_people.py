@@ -44,9 +44,8 @@ async def _known(name: str, found: _Found, issuer: str, records: LoginRecords) -
     newest_first = sorted(found.grants, key=lambda grant: grant.used_at, reverse=True)
     record = found.record
     if record is None:
-        subject, account = await _subject(name, newest_first, issuer, records), ""
-        accounts = [grant.account for grant in newest_first if grant.account]
-        account = accounts[0] if accounts else ""
+        subject = await _subject(name, newest_first, issuer, records)
+        account = next((grant.account for grant in newest_first if grant.account), "")
         record = PersonRecord(subject, account, "", newest_first[0].used_at)
     return KnownPerson(
         name=name,

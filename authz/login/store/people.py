@@ -15,7 +15,7 @@ from typing import Final
 from authz.core.limits import digest
 from authz.core.principal import Person
 from authz.ledger.keys import RedisKeys
-from authz.ledger.login_records import Command
+from authz.ledger.login_records import Command, scan
 from authz.ledger.script import run_script
 from authz.login.protocol.people import PERSON_RECORD, PersonRecord, person_record
 from authz.login.protocol.values import LoginIdentity
@@ -85,21 +85,13 @@ class PeopleStore:
             UnavailableError: where Redis did not answer.
         """
         prefix = self._keys.record(_KIND, "")
-        cursor, seen = b"0", set[bytes]()
-        while True:
-            cursor, found = await self._command(
-                "SCAN", cursor, "MATCH", prefix + b"*", "COUNT", 500
-            )
-            new = [key for key in found if key not in seen]
-            seen.update(new)
-            values = await self._command("MGET", *new) if new else ()
-            for key, value in zip(new, values, strict=True):
+        async for found in scan(self._command, prefix + b"*"):
+            values = await self._command("MGET", *found)
+            for key, value in zip(found, values, strict=True):
                 name = key.removeprefix(prefix).decode("ascii", "replace")
                 record = self._opened(value, name)
                 if record is not None:
                     yield name, record
-            if cursor in (b"0", 0):
-                return
 
     def _name(self, subject: str) -> str:
         return digest(*Person(self._issuer, subject))
