@@ -1,8 +1,8 @@
-"""What persons are asked to approve, in Redis until they decide: sealed texts, bounded.
+"""What persons are asked to approve, in Redis until they decide, and what they approved.
 
-Invariant: a grant has `MOST` of them at most, and its oldest makes room; each is decided once, in
+Invariant: a grant has `MOST` requests at most, and its oldest makes room; each is decided once, in
 the step that records the approval (tests/ledger/test_approval_requests.py). The ledger's script
-reads the record, never the request.
+reads the record, never the request, nor the list of a person's approvals, which is for pages.
 """
 
 import re
@@ -12,18 +12,21 @@ from typing import Final
 
 from authz.core.approval import ApprovalKey
 from authz.core.ledger import StepUpKey
+from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.ledger.keys import RedisKeys, approval_name
 from authz.ledger.login_records import Command
-from authz.ledger.records import encode_approval, encode_step_up
+from authz.ledger.records import encode_approval, encode_step_up, is_approval
 from authz.ledger.script import load_script, run_script
 
 MOST: Final = 16  # of one grant, so that no client makes room in another's
+MOST_LISTED: Final = 64  # approvals of one person; those that end first are left out
 LIFETIME: Final = 600  # seconds since the call was last refused, as links have
 # Seconds within which an approved call has to be repeated, and for which a declined one is told so.
 APPROVED: Final = 300
 DECLINED: Final = 120
 _REQUEST: Final = re.compile(rb"([A-Za-z0-9_-]{22}) [0-9]{1,3} ([!-~]+)")
+_LISTED: Final = re.compile(rb"([0-9a-f]{32,96}) ([!-~]+)")
 
 
 _KEEP: Final = load_script("authz.ledger", "keep_approval_request.lua")
@@ -40,6 +43,19 @@ class KeptRequest:
     """
 
     id: str
+    sealed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveApproval:
+    """Hold an approval that a person gave and that is neither used up nor over.
+
+    Attributes:
+        name: of the approval (`authz.ledger.keys.approval_name`).
+        sealed: what it is for.
+    """
+
+    name: str
     sealed: str = field(repr=False)
 
 
@@ -103,6 +119,7 @@ class ApprovalRequests:
         *,
         lifetime: int,
         approved: bool,
+        listed: str = "",
         step_up: ProvedStepUp | None = None,
     ) -> bool:
         """Record a decision; tell whether it counts: where the request is still that one.
@@ -113,12 +130,50 @@ class ApprovalRequests:
             at: seconds since the epoch.
             lifetime: seconds for which the decision is kept.
             approved: whether the person approved.
+            listed: what the person's list says of it; printable ASCII, empty for nothing.
             step_up: what is recorded with it; None for nothing.
         """
-        names = [self._keys.approval_request(approval_name(key)), self._keys.approval(key)]
-        values: list[bytes | int] = [encode_approval(at, approved=approved), lifetime * 1000]
+        name = approval_name(key)
+        names = [
+            self._keys.approval_request(name),
+            self._keys.approval(key),
+            self._keys.approvals_of(key.person),
+        ]
+        values: list[bytes | str | int] = [
+            encode_approval(at, approved=approved),
+            lifetime * 1000,
+            f"{name} {listed}" if listed else "",
+            MOST_LISTED,
+        ]
         if step_up is not None:
             names.append(self._keys.step_up(step_up.key))
             values += [encode_step_up(step_up.method, step_up.auth_time), step_up.lifetime * 1000]
         recorded = await run_script(self._command, _DECIDE, tuple(names), request_id, *values)
         return bool(recorded == 1)
+
+    async def live(self, person: Person) -> tuple[LiveApproval, ...]:
+        """Return what a person approved that is neither used up nor over, the last to end first.
+
+        It is what the list says of the approvals that are there; an approval given by an earlier
+        release is not in it.
+        """
+        found = await self._command("ZRANGE", self._keys.approvals_of(person), 0, -1, "REV")
+        matches = (_LISTED.fullmatch(each) for each in found)
+        # One that was given again stands twice; the later is the first.
+        listed = dict[str, str]()
+        for match in matches:
+            if match is not None:
+                listed.setdefault(match[1].decode(), match[2].decode())
+        if not listed:
+            return ()
+        keys = [self._keys.approval_of_name(name) for name in listed]
+        records = await self._command("MGET", *keys)
+        return tuple(
+            LiveApproval(name, sealed)
+            for (name, sealed), record in zip(listed.items(), records, strict=True)
+            if is_approval(record)
+        )
+
+    async def end(self, name: str) -> None:
+        """End an approval; nothing where it is none any more."""
+        await self._command("DEL", self._keys.approval_of_name(name))

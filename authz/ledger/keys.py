@@ -48,7 +48,11 @@ class RedisKeys:
 
     def approval(self, key: ApprovalKey) -> bytes:
         """Return the key of the record of an approval."""
-        return self._tag + b"approval:" + approval_name(key).encode()
+        return self.approval_of_name(approval_name(key))
+
+    def approval_of_name(self, name: str) -> bytes:
+        """Return the key of the record of an approval, by its `approval_name`."""
+        return self._tag + b"approval:" + name.encode("ascii")
 
     def approval_request(self, name: str) -> bytes:
         """Return the key of what a person is asked to approve, by its `approval_name`."""
@@ -57,6 +61,10 @@ class RedisKeys:
     def approval_requests(self, person: Person, grant: str) -> bytes:
         """Return the key of the ring of what a person is asked by one grant."""
         return self._tag + b"approval-requests:" + digest(*person, grant).encode()
+
+    def approvals_of(self, person: Person) -> bytes:
+        """Return the key of the list of a person's approvals."""
+        return self._tag + b"approvals-of:" + digest(*person).encode()
 
     def session(self, session: Session) -> bytes:
         """Return the key of a session's binding."""

@@ -179,6 +179,18 @@ def step_up_missing(
     return StepUpTooOld() if age > need.max_login_age * 1000 else None
 
 
+def read_step_up(record: bytes | None) -> tuple[int, Method] | None:
+    """Return the second of the log-in of a step-up record and what it proved; None for none."""
+    match = None if record is None else _STEP_UP.fullmatch(record)
+    return None if match is None else (int(match[1]), Method(int(match[2])))
+
+
+def is_approval(record: bytes | None) -> bool:
+    """Tell whether a record says that a person approved, whatever its age."""
+    match = None if record is None else _APPROVAL.fullmatch(record)
+    return match is not None and match[1] == b"a"
+
+
 def encode_approval(at: int, *, approved: bool) -> bytes:
     """Return the value of the record of an approval, or of its refusal by the person.
 

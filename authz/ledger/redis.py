@@ -46,6 +46,7 @@ from authz.ledger.records import (
     encode_approval,
     encode_step_up,
     read_revocation,
+    read_step_up,
 )
 from authz.ledger.script import (
     DISCARD_REVOCATIONS,
@@ -62,6 +63,20 @@ from authz.ledger.script import (
 _MARK_LIFETIME: Final = b"%d" % MARK_LIFETIME_MS
 # Each failed attempt means that another writer succeeded.
 _REPLACE_ATTEMPTS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStepUp:
+    """Hold a step-up that is recorded.
+
+    Attributes:
+        key: whose, and for which server.
+        auth_time, method: when the log-in was, in seconds since the epoch, and what it proved.
+    """
+
+    key: StepUpKey
+    auth_time: int
+    method: Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +277,14 @@ class RedisLedger:
     async def end_step_up(self, key: StepUpKey) -> None:
         """Remove a step-up record, where there is one."""
         await self.command("DEL", self._keys.step_up(key))
+
+    async def step_ups(self, keys: Sequence[StepUpKey]) -> tuple[LiveStepUp, ...]:
+        """Return the step-ups that are recorded, of those that are named."""
+        if not keys:
+            return ()
+        found = await self.command("MGET", *(self._keys.step_up(key) for key in keys))
+        read = ((key, read_step_up(record)) for key, record in zip(keys, found, strict=True))
+        return tuple(LiveStepUp(key, *each) for key, each in read if each is not None)
 
     async def record_approval(self, key: ApprovalKey, at: int, ttl: int, *, approved: bool) -> None:
         """Record that a person approved or declined.

@@ -51,6 +51,7 @@ from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.oauth_endpoints import OAuthEndpoints
 from authz.login.web.own_activity import PersonsActivity
 from authz.login.web.own_grants import PersonsGrants
+from authz.login.web.own_proofs import PersonsProofs
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
 from authz.login.web.requests import NETWORK, REQUEST_ID, log_keys
@@ -279,6 +280,7 @@ class LoginServer:
             clock=self.clock,
             log=self.log,
         )
+        policy = self._settings.policy
         sessions = SessionEndpoints(
             origin=url,
             issuer=issuer,
@@ -288,6 +290,14 @@ class LoginServer:
             errors=errors,
             grants=PersonsGrants(self.grants, self.ender),
             activity=PersonsActivity(self._redis.command, keys),
+            proofs=PersonsProofs(
+                self._redis,
+                self.approval_requests,
+                self.sealer,
+                direct=[each.client_id for each in policy.clients.values() if each.direct],
+                servers=list(policy.servers),
+            ),
+            log=self.log,
         )
         routes = [
             *authorization.routes(),

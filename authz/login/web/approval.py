@@ -36,6 +36,7 @@ from authz.ledger.keys import approval_name
 from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.values import LoginIdentity
 from authz.login.service import ports
+from authz.login.store.approvals import LISTED_APPROVAL, ListedApproval
 from authz.login.web import error_pages
 from authz.login.web.client_description import shown
 from authz.login.web.cookies import (
@@ -365,11 +366,27 @@ class ApprovalEndpoints:
             int(now),
             lifetime=lifetime,
             approved=approved,
+            listed=self._listed(asked, int(now), lifetime) if approved else "",
             step_up=step_up,
         )
         if not counts:
             raise PageError(NO_REQUEST)
         self._log_outcome("approved" if approved else "declined", asked)
+
+    def _listed(self, asked: ApprovalRequest, now: int, lifetime: int) -> str:
+        """Return an approval as the list of its person's has it."""
+        ticket = asked.ticket
+        listed = ListedApproval(
+            subject=ticket.subject,
+            grant=ticket.grant,
+            client=ticket.client,
+            server=ticket.server,
+            tool=ticket.tool or "",
+            at=now,
+            until=now + lifetime,
+            each_call=asked.approval.each_call,
+        )
+        return LISTED_APPROVAL.seal(self._sealer, listed, lifetime)
 
     async def _find(self, name: str) -> tuple[KeptRequest, ApprovalRequest]:
         """Return what is asked under a name.

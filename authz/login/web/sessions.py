@@ -1,11 +1,14 @@
-"""A person's own sessions: which applications are connected in their name, each with its end.
+"""A person's own sessions: which applications are connected in their name, and the end of each.
+
+The same page shows, and ends, what these may do after a step-up or an approval, and what they did.
 
 Invariant: a person sees and ends what is theirs, after a log-in at Authelia of the last ten
-minutes, in this browser; nobody else's grant is ever shown, named or ended.
+minutes, in this browser; nobody else's grant, step-up or approval is ever shown, named or ended.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar, Final, Protocol
 
 from pydantic import ConfigDict
@@ -16,6 +19,7 @@ from starlette.routing import Route
 from authz.core.principal import Person
 from authz.login.protocol.members import STRICT
 from authz.login.protocol.values import ClientIdentity
+from authz.login.service import ports
 from authz.login.web.client_description import ClientDescription, describe_client, shown
 from authz.login.web.cookies import (
     BrowserCookies,
@@ -55,14 +59,6 @@ class _GrantOfPerson:
 
     grant: str
     subject: str
-
-
-_LOGIN: Final = login_kind("log-ins", f"{PATH}/callback", lambda _: {"kept": {}}, lambda _: None)
-_LOG_IN_FORM: Final = empty_purpose("log-ins")
-_END_FORM: Final = purpose("end-grant", _GrantOfPerson)
-_SIGN_OUT_FORM: Final = empty_purpose("leave")
-_SESSION: Final = purpose("log-ins-session", SignedInPerson, is_page=True)
-_SESSION_KEY: Final = "log-ins-session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,69 @@ class OwnOperation:
     allowed: bool
 
 
+class ProofKind(Enum):
+    """Say what a person proved or approved."""
+
+    STEP_UP = "step_up"
+    TOOL = "tool"  # a tool, for a time
+    CALL = "call"  # one exact call, once
+
+
+@dataclass(frozen=True, slots=True)
+class ProofId:
+    """Name a step-up or an approval among those of one person.
+
+    Attributes:
+        kind: which of them.
+        grant: of which log-in; for a client of `login: direct` its client id.
+        server: the server's name.
+        approval: the name of the approval; empty for a step-up.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    kind: ProofKind
+    grant: str
+    server: str
+    approval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProof:
+    """Describe a step-up or an approval that is live, for its person.
+
+    Attributes:
+        id: what ends it.
+        client: as rules call it.
+        server: the server's name.
+        since: of the log-in or the click, seconds since the epoch.
+        tool: what was approved; empty for a step-up.
+        until: when an approval ends by itself; 0 for a step-up: each rule asks an age of its own.
+    """
+
+    id: ProofId
+    client: str
+    server: str
+    since: int
+    tool: str = ""
+    until: int = 0
+
+    @property
+    def once(self) -> bool:
+        """Tell whether it is for one call."""
+        return self.id.kind is ProofKind.CALL
+
+
+class OwnProofs(Protocol):
+    """Where a person's step-ups and approvals are kept; all may raise UnavailableError."""
+
+    async def of(self, person: Person, grants: Sequence[OwnGrant]) -> Sequence[OwnProof]:
+        """Return those that are live, of the person's grants and of direct clients."""
+
+    async def end(self, person: Person, proof: ProofId) -> None:
+        """End one of them."""
+
+
 class OwnActivity(Protocol):
     """Where a person's latest operations are kept."""
 
@@ -135,6 +194,25 @@ class OwnGrants(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _ProofOfPerson:
+    """A step-up or an approval, and whose: what the form is about that ends it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    proof: ProofId
+    subject: str
+
+
+_LOGIN: Final = login_kind("log-ins", f"{PATH}/callback", lambda _: {"kept": {}}, lambda _: None)
+_LOG_IN_FORM: Final = empty_purpose("log-ins")
+_END_FORM: Final = purpose("end-grant", _GrantOfPerson)
+_END_PROOF_FORM: Final = purpose("end-proof", _ProofOfPerson)
+_SIGN_OUT_FORM: Final = empty_purpose("leave")
+_SESSION: Final = purpose("log-ins-session", SignedInPerson, is_page=True)
+_SESSION_KEY: Final = "log-ins-session"
+
+
+@dataclass(frozen=True, slots=True)
 class _ListedGrant:
     """A grant as the page shows it."""
 
@@ -147,6 +225,16 @@ class _ListedGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class _ListedProof:
+    """A step-up or an approval as the page shows it."""
+
+    proof: OwnProof
+    since: str
+    until: str  # empty for a step-up
+    form_token: str
+
+
+@dataclass(frozen=True, slots=True)
 class _ListedOperation:
     """An operation as the page shows it."""
 
@@ -155,7 +243,7 @@ class _ListedOperation:
 
 
 class SessionEndpoints:
-    """Show a person's grants, and end them."""
+    """Show a person's grants, step-ups and approvals, and end them."""
 
     def __init__(
         self,
@@ -168,6 +256,8 @@ class SessionEndpoints:
         errors: ErrorResponder,
         grants: OwnGrants,
         activity: OwnActivity,
+        proofs: OwnProofs,
+        log: ports.StepLog = lambda *_, **__: None,
     ) -> None:
         """Take the gateway's origin, the issuer as tokens name it, and the parts."""
         self._url = origin + PATH
@@ -178,6 +268,8 @@ class SessionEndpoints:
         self._errors = errors
         self._grants = grants
         self._activity = activity
+        self._proofs = proofs
+        self._log = log
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -186,6 +278,7 @@ class SessionEndpoints:
             Route(PATH, self.log_in, methods=["POST"]),
             Route(_LOGIN.callback, self.callback, methods=["GET"]),
             Route(f"{PATH}/end", self.end, methods=["POST"]),
+            Route(f"{PATH}/end-proof", self.end_proof, methods=["POST"]),
             Route(f"{PATH}/leave", self.sign_out, methods=["POST"]),
         ]
 
@@ -198,6 +291,7 @@ class SessionEndpoints:
             return self._pages.page("log_in.html", content, set_cookie=cookie, has_form=True)
         person = Person(self._issuer, session.subject)
         grants = await self._grants.of(person)
+        proofs = await self._proofs.of(person, grants)
         lately = await self._activity.lately(person)
         used = {each.grant: format_time(each.time) for each in reversed(lately)}
         newest_first = sorted(grants, key=lambda grant: grant.began, reverse=True)
@@ -208,6 +302,7 @@ class SessionEndpoints:
                 self._row(request, session, grant, used.get(grant.grant, ""))
                 for grant in newest_first
             ],
+            "proofs": [self._proof_row(request, session, each) for each in proofs],
             "lately": [_ListedOperation(each, format_time(each.time)) for each in lately[:_LATELY]],
             "sign_out_token": token,
         }
@@ -241,6 +336,19 @@ class SessionEndpoints:
             await self._grants.end(person, wanted.grant)
         return redirect(self._url)
 
+    async def end_proof(self, request: Request) -> Response:
+        """End one of the person's step-ups or approvals."""
+        wanted = self._cookies.check_post(request, await read_form(request), _END_PROOF_FORM)
+        session = self._session(request)
+        if session is not None and session.subject == wanted.subject:
+            proof = wanted.proof
+            await self._proofs.end(Person(self._issuer, session.subject), proof)
+            step = "step_up" if proof.kind is ProofKind.STEP_UP else "approval"
+            self._log(
+                step, "ended", server=proof.server, grant=proof.grant, subject=session.subject
+            )
+        return redirect(self._url)
+
     async def sign_out(self, request: Request) -> Response:
         """Forget who looked, in this browser."""
         self._cookies.check_post(request, await read_form(request), _SIGN_OUT_FORM)
@@ -253,6 +361,14 @@ class SessionEndpoints:
             return self._cookies.read(request, _SESSION_KEY, _SESSION)
         except NotThisBrowserError:
             return None
+
+    def _proof_row(
+        self, request: Request, session: SignedInPerson, proof: OwnProof
+    ) -> _ListedProof:
+        about = _ProofOfPerson(proof.id, session.subject)
+        token, _ = self._cookies.form_token(request, _END_PROOF_FORM, about)
+        until = format_time(proof.until) if proof.until else ""
+        return _ListedProof(proof, format_time(proof.since), until, token)
 
     def _row(
         self, request: Request, session: SignedInPerson, grant: OwnGrant, used: str

@@ -27,7 +27,13 @@ from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
-from authz.login.web.sessions import OwnGrant, OwnOperation, SessionEndpoints
+from authz.login.web.sessions import (
+    OwnGrant,
+    OwnOperation,
+    OwnProof,
+    ProofId,
+    SessionEndpoints,
+)
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
 from authz.telemetry.audit import EventLog
@@ -122,6 +128,23 @@ class Kept:
 
 
 @dataclass
+class LiveProofs:
+    """Step-ups and approvals by person."""
+
+    kept: dict[str, list[OwnProof]] = field(default_factory=dict)
+    asked: int = 0
+
+    async def of(self, person: Person, grants: Sequence[OwnGrant]) -> list[OwnProof]:
+        of_grants = {each.grant for each in grants}
+        return [each for each in self.kept.get(person.subject, ()) if each.id.grant in of_grants]
+
+    async def end(self, person: Person, proof: ProofId) -> None:
+        self.asked += 1
+        left = [each for each in self.kept.get(person.subject, ()) if each.id != proof]
+        self.kept[person.subject] = left
+
+
+@dataclass
 class FakeGateway:
     """The pages, and what they keep."""
 
@@ -131,6 +154,7 @@ class FakeGateway:
     app: LoginApp
     records: FakeRecords = field(default_factory=FakeRecords)
     grants: Kept = field(default_factory=Kept)
+    proofs: LiveProofs = field(default_factory=LiveProofs)
     notes: list[str] = field(default_factory=list)
 
     def run(self, call: Any) -> Any:
@@ -247,6 +271,7 @@ def browser_app(
     sealer: Sealer,
     records: FakeRecords,
     grants: Kept,
+    proofs: LiveProofs,
     clock: Callable[[], float],
     note: Callable[[str, str], None] = lambda _id, _words: None,
     requests: ApprovalRequests | None = None,
@@ -279,7 +304,7 @@ def browser_app(
     step_ups = StepUpEndpoints(
         **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
     )
-    sessions = SessionEndpoints(**shared, grants=grants, activity=grants)
+    sessions = SessionEndpoints(**shared, grants=grants, activity=grants, proofs=proofs, log=log)
     routes = [*step_ups.routes(), *sessions.routes(), errors.route(), *others]
     if requests is not None:
         approvals = ApprovalEndpoints(
@@ -309,7 +334,8 @@ def gateway(
         ]
         world.issuer.config = replace(config, clients=tuple(ours))
         sealer = Sealer(["a" * 32], world.clock)
-        records, grants, notes = FakeRecords(), Kept(), list[str]()
+        records, grants, proofs = FakeRecords(), Kept(), LiveProofs()
+        notes = list[str]()
 
         def note(request_id: str, words: str) -> None:
             notes.append(f"{request_id}: {words}")
@@ -321,9 +347,10 @@ def gateway(
             sealer=sealer,
             records=records,
             grants=grants,
+            proofs=proofs,
             clock=world.clock,
             note=note,
             requests=requests,
             log=log,
         )
-        yield FakeGateway(world, stand, sealer, app, records, grants, notes)
+        yield FakeGateway(world, stand, sealer, app, records, grants, proofs, notes)

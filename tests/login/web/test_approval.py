@@ -27,9 +27,12 @@ from authz.core.ledger import (
 from authz.core.principal import Client, Person
 from authz.core.second_factor import Method, StepUpNeed
 from authz.core.step_up import ApprovalRequest
-from authz.ledger.approval_requests import ApprovalRequests
+from authz.ledger.approval_requests import MOST_LISTED, ApprovalRequests
 from authz.ledger.keys import RedisKeys, approval_name
 from authz.ledger.redis import RedisLedger, RedisOptions
+from authz.login.protocol.values import ClientIdentity
+from authz.login.web.own_proofs import PersonsProofs
+from authz.login.web.sessions import OwnGrant, OwnProof, ProofKind
 from authz.login.web.step_up import NO_CODE, ONLY_PASSWORD, TOO_OLD
 from authz.tokens.approval_requests import open_request, seal_name, seal_request
 from authz.tokens.sealing import NotSealedError
@@ -220,6 +223,78 @@ def test_step_up_and_approval_in_one_visit(pages: ApprovalWorld) -> None:
     again = replace(request, call=exact({"other": 1}))
     decide(pages, browser, pages.opened(browser, again), "approve")
     assert isinstance(pages.take(again), Taken)
+
+
+def test_a_person_sees_and_ends_what_was_approved(pages: ApprovalWorld) -> None:
+    """Approvals and the step-up are listed until they are used or ended, or their grant is."""
+    gateway = pages.gateway
+    call, tool = asked(steps_up=True, need=TOTP), asked(lifetime=600)
+    of_bob = asked(subject=BOB)
+    for request, name in ((call, "john"), (tool, "john"), (of_bob, "bob")):
+        browser = gateway.browser()
+        decide(pages, browser, pages.opened(browser, request, username=name), "approve")
+    declined = replace(call, call=exact({"other": 1}))
+    browser = gateway.browser()
+    decide(pages, browser, pages.opened(browser, declined), "decline")
+    proofs = PersonsProofs(
+        pages.ledger, pages.requests, gateway.sealer, direct=(), servers=("notes",)
+    )
+    john = Person(ISSUER, JOHN)
+    client = ClientIdentity(
+        name="https://claude.ai", client_name="", redirect_uri="", ends_at="", document_host=""
+    )
+    grant = OwnGrant("grant-1", client, "notes", (), 0, 0)
+
+    def live(person: Person, *grants: OwnGrant) -> list[OwnProof]:
+        return list(gateway.run(proofs.of(person, grants)))
+
+    assert live(john) == []
+    assert live(Person(ISSUER, "nobody"), grant) == []
+    found = live(john, grant)
+    assert {each.id.kind for each in found} == set(ProofKind)
+    assert len(found) == 3
+    assert {(each.client, each.server) for each in found} == {("https://claude.ai", "notes")}
+    by_kind = {each.id.kind: each for each in found}
+    assert by_kind[ProofKind.CALL].tool == by_kind[ProofKind.TOOL].tool == "delete_note"
+    assert by_kind[ProofKind.TOOL].until - by_kind[ProofKind.TOOL].since == 600
+
+    # Nobody ends another's: a step-up is of the person who asks, whatever the id says.
+    bob = Person(ISSUER, BOB)
+    gateway.run(proofs.end(bob, by_kind[ProofKind.STEP_UP].id))
+    assert len(live(john, grant)) == 3
+    assert isinstance(pages.take(call), Taken), "used up"
+    assert ProofKind.CALL not in {each.id.kind for each in live(john, grant)}
+    for kind in (ProofKind.TOOL, ProofKind.STEP_UP):
+        gateway.run(proofs.end(john, by_kind[kind].id))
+    assert live(john, grant) == []
+    assert pages.take(tool) == ApprovalMissing()
+
+
+def test_the_list_of_approvals_is_bounded_and_reads_no_rubbish(pages: ApprovalWorld) -> None:
+    """The last to end are kept; what another wrote into Redis, or cannot be opened, is left out."""
+    key = pages.ledger._keys.approvals_of(Person(ISSUER, JOHN))
+    for number in range(MOST_LISTED + 3):
+        request = asked(exact({"n": number}))
+        pages.link(request)
+        kept = pages.gateway.run(pages.requests.find(approval_name(request.key)))
+        assert kept is not None
+        now = int(pages.gateway.world.clock())
+        assert pages.gateway.run(
+            pages.requests.decide(
+                request.key, kept.id, now, lifetime=300 + number, approved=True, listed="text"
+            )
+        )
+    person = Person(ISSUER, JOHN)
+    live = pages.gateway.run(pages.requests.live(person))
+    assert len(live) == MOST_LISTED
+    assert live[0].name == approval_name(request.key)
+    assert 0 < pages.gateway.run(pages.ledger.command("PTTL", key)) <= 1000 * (303 + MOST_LISTED)
+    pages.gateway.run(pages.ledger.command("ZADD", key, 2**52, "rubbish", 2**52, "ab \x00"))
+    assert pages.gateway.run(pages.requests.live(person)) == live
+    proofs = PersonsProofs(
+        pages.ledger, pages.requests, pages.gateway.sealer, direct=("grant-1",), servers=("notes",)
+    )
+    assert list(pages.gateway.run(proofs.of(person, ()))) == []
 
 
 @pytest.mark.attack("approval-raises-nothing")

@@ -41,7 +41,7 @@ from authz.login.web.rendering import Pages, redirect
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.serving import serve
-from tests.login.web.pages_kit import TICKET, FakeRecords, Kept, browser_app
+from tests.login.web.pages_kit import TICKET, FakeRecords, Kept, LiveProofs, browser_app
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 NOW: Final = 1795380700
@@ -197,6 +197,7 @@ async def site() -> AsyncIterator[BrowserSite]:
             sealer=sealer,
             records=records,
             grants=Kept(),
+            proofs=LiveProofs(),
             clock=lambda: NOW,
             others=[
                 Route("/consent", made.consent),

@@ -7,7 +7,7 @@ import pytest
 
 from authz.login.clients.identity import identify
 from authz.login.protocol.values import ClientKind, OAuthClient
-from authz.login.web.sessions import OwnGrant, OwnOperation
+from authz.login.web.sessions import OwnGrant, OwnOperation, OwnProof, ProofId, ProofKind
 from tests.demo.kit import BOB, JOHN, DemoWorld
 from tests.login.front import onward
 from tests.login.web.pages_kit import (
@@ -91,6 +91,67 @@ def test_end(pages: FakeGateway) -> None:
     assert "unverified program" not in words(pages.get(browser, LOG_INS))
 
 
+HOSTILE = "x</code><script>\u202egnp"
+CALL = ProofId(ProofKind.CALL, "g1", "notes", "ab" * 48)
+
+
+def give_proofs(pages: FakeGateway) -> None:
+    """Let John have stepped up once and approved twice, and Bob once."""
+    step_up, tool = (
+        ProofId(ProofKind.STEP_UP, "g2", "notes"),
+        ProofId(ProofKind.TOOL, "g1", "notes"),
+    )
+    pages.proofs.kept = {
+        JOHN: [
+            OwnProof(CALL, "claude.ai", "notes", 1795390030, HOSTILE, 1795390330),
+            OwnProof(tool, "claude.ai", "notes", 1795390020, "write_note", 1795390620),
+            OwnProof(step_up, "127.0.0.1", "notes", 1795390010),
+            OwnProof(ProofId(ProofKind.STEP_UP, "g9", "ended"), "gone", "ended", 1795390000),
+        ],
+        BOB: [OwnProof(ProofId(ProofKind.STEP_UP, "g3", "secret"), "cursor", "secret", 1795390000)],
+    }
+
+
+def test_shows_and_ends_what_was_proved_and_approved(pages: FakeGateway) -> None:
+    """Each step-up and approval of live log-ins is there, escaped, with a button that ends it."""
+    give_proofs(pages)
+    browser = pages.browser()
+    page = log_in(pages, browser)
+
+    assert "Confirmed and approved" in words(page)
+    assert words(page).count("may use") == 2
+    assert words(page).count("for the one call that you approved") == 1
+    assert words(page).count("what needs a second factor") == 1
+    for foreign in ("<script>", "\u202e", "secret", "gone"):
+        assert foreign not in page.text
+
+    ends = [n for n, (action, _) in enumerate(forms(page)) if action.endswith("/end-proof")]
+    assert len(ends) == 3
+    assert pages.click(browser, page, number=ends[0]).status_code == 303
+    left = pages.get(browser, LOG_INS)
+    assert "the one call" not in words(left)
+    assert [each.id.kind for each in pages.proofs.kept[JOHN]] == [
+        ProofKind.TOOL, ProofKind.STEP_UP, ProofKind.STEP_UP
+    ]  # fmt: skip
+
+
+@pytest.mark.attack("log-ins-of-another")
+def test_a_proof_of_another_is_not_ended(pages: FakeGateway) -> None:
+    """A form that ends a step-up or an approval serves its person alone, in this browser."""
+    give_proofs(pages)
+    browser, other = pages.browser(), pages.browser()
+    page = log_in(pages, browser)
+    log_in(pages, other, "bob")
+    number = next(n for n, (action, _) in enumerate(forms(page)) if "end-proof" in action)
+    assert pages.click(other, page, number=number).status_code == 403
+    log_out(pages, browser, page)
+    assert pages.click(browser, page, number=number).status_code == 303
+    pages.run(browser.get("https://auth.example.test/logout"))
+    log_in(pages, browser, "bob")
+    assert pages.click(browser, page, number=number).status_code == 303
+    assert not pages.proofs.asked
+
+
 @pytest.mark.attack("log-ins-of-another")
 def test_end_of_another(pages: FakeGateway) -> None:
     """A form of one person's page ends nothing for another, in the same browser either."""
@@ -130,7 +191,7 @@ def test_ten_minutes(pages: FakeGateway) -> None:
 
 
 @pytest.mark.attack("log-ins-cross-site")
-@pytest.mark.parametrize("path", ["", "/end", "/leave"])
+@pytest.mark.parametrize("path", ["", "/end", "/end-proof", "/leave"])
 def test_cross_site(pages: FakeGateway, path: str) -> None:
     """Another site's form logs nobody in, ends nothing, leaves nothing."""
     browser = pages.browser()
