@@ -1292,6 +1292,16 @@ TOOL_LISTS = (
         "            await self._store.forget(server, gone)\n", "            pass\n", _CATALOGUES,
     ),
     Defence(
+        "A person's page shows their own approvals", "authz/login/web/own_proofs.py", "of",
+        "if listed.subject == person.subject and (listed.grant, listed.server) in clients:",
+        "if (listed.grant, listed.server) in clients:", ("tests/login/web/test_approval.py",),
+    ),
+    Defence(
+        "A form ends the step-up or approval of its person", "authz/login/web/sessions.py",
+        "end_proof", "if session is not None and session.subject == wanted.subject:",
+        "if session is not None:", ("tests/login/web/test_sessions.py",),
+    ),
+    Defence(
         "A server's text does not act on a terminal", "authz/cli/revocation_commands.py",
         "shown_text", "return json.dumps(text)[1:-1]", "return text", ("tests/cli/test_tools.py",),
     ),

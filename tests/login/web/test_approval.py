@@ -258,6 +258,13 @@ def test_a_person_sees_and_ends_what_was_approved(pages: ApprovalWorld) -> None:
     assert by_kind[ProofKind.CALL].tool == by_kind[ProofKind.TOOL].tool == "delete_note"
     assert by_kind[ProofKind.TOOL].until - by_kind[ProofKind.TOOL].since == 600
 
+    # Whoever can write into Redis shows John nothing of Bob's.
+    keys = pages.ledger._keys
+    lists = [keys.approvals_of(each) for each in (john, Person(ISSUER, BOB))]
+    gateway.run(pages.ledger.command("ZUNIONSTORE", lists[0], 2, *lists))
+    assert len(gateway.run(pages.requests.live(john))) == 3
+    assert live(john, grant) == found
+
     # Nobody ends another's: a step-up is of the person who asks, whatever the id says.
     bob = Person(ISSUER, BOB)
     gateway.run(proofs.end(bob, by_kind[ProofKind.STEP_UP].id))
