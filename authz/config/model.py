@@ -848,6 +848,12 @@ class Config(Section):
         "The MCP servers, by name.",
         examples=[{"files": {"upstream": "http://files:8000/mcp"}}],
     )
+    scopes: FrozenMap[Scope, Annotated[str, value_types.SENTENCE]] = field(
+        "What scopes mean, a few words for each: the consent page shows them to the person, with "
+        "the tools that the scope opens.",
+        {},
+        examples=[{"mcp:files": "read your files"}],
+    )
     limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: TelemetryConfig = field("What is told about decisions.", {})
     audit: AuditOr[AuditConfig] = field("What is kept of decisions; `off` for `{to: off}`.", {})

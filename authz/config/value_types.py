@@ -313,6 +313,12 @@ LIMIT_NAME: Final = Notation(
 DEPLOYMENT: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,31}", "authz")
 # RFC 6749, section 3.3: NQCHAR.
 SCOPE: Final = Notation("a scope", r"[\x21\x23-\x5b\x5d-\x7e]{1,128}", "mcp:files")
+# Shown to people: no control character, no line break.
+SENTENCE: Final = Notation(
+    "a sentence of one line, of 1 to 200 characters",
+    r"(?=\S)[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,200}",
+    "read your files",
+)
 # What RFC 7519, RFC 9068, RFC 7662, OpenID Connect and Authelia have given a meaning to already.
 _REGISTERED: Final = frozenset({
     "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "typ", "sid", "azp", "act", "may_act",

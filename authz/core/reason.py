@@ -626,8 +626,8 @@ class Reason(Enum):
         "The access token lacks a scope that this needs. Log in again and agree to it.",
         meaning="The token lacks a scope that is asked for, or its client may not use it.",
         fix=(
-            f"let the client ask for it; it has to be in scopes of {AUTHELIA_CLIENT}; then "
-            f"{_LOG_IN}"
+            "let the client ask for it, and its person not leave it out; it has to be in scopes "
+            f"of {AUTHELIA_CLIENT}; then {_LOG_IN}"
         ),
         fields=(
             "servers.<server>.scopes",

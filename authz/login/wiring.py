@@ -50,7 +50,7 @@ from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.oauth_endpoints import OAuthEndpoints
 from authz.login.web.own_activity import PersonsActivity
-from authz.login.web.own_grants import PersonsGrants
+from authz.login.web.own_grants import GrantedClientNames, PersonsGrants
 from authz.login.web.own_proofs import PersonsProofs
 from authz.login.web.paths import TOKEN
 from authz.login.web.rendering import Pages
@@ -224,8 +224,9 @@ class LoginServer:
     def _app(self, section: FrontDoorConfig, keys: RedisKeys) -> LoginApp:
         config = self._settings.config
         url, issuer = config.gateway.url, config.issuer.url
-        cookies, pages = BrowserCookies(self.sealer, url), Pages(url, issuer)
+        cookies, pages = BrowserCookies(self.sealer, url), Pages(url, issuer, config.scopes)
         log_out_url = self.upstream.log_out_url
+        names = GrantedClientNames(self.grants)
         errors = ErrorResponder(url, cookies, pages, log_out_url, self._note)
         logins = BrowserLogins(
             origin=url,
@@ -263,6 +264,7 @@ class LoginServer:
             errors=errors,
             sealer=self.sealer,
             records=self._redis,
+            names=names,
             log_out_url=log_out_url,
             clock=self.clock,
             log=self.log,
@@ -276,6 +278,7 @@ class LoginServer:
             errors=errors,
             sealer=self.sealer,
             requests=self.approval_requests,
+            names=names,
             log_out_url=log_out_url,
             clock=self.clock,
             log=self.log,

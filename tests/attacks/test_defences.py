@@ -1133,6 +1133,22 @@ LOG_IN = (
         ("tests/login/test_attacks.py",),
     ),
     Defence(
+        "What a person leaves out is asked of nobody", "authz/login/protocol/authorization.py",
+        "leave_out", "scopes=tuple(sorted(scopes - gone)),", "scopes=request.scopes,",
+        ("tests/login/protocol/test_leave_out.py",),
+    ),
+    Defence(
+        "What a server needs is not left out", "authz/login/protocol/authorization.py",
+        "leave_out", "unwanted.intersection(request.optional) & target.optional(scopes)",
+        "unwanted.intersection(request.optional)",
+        ("tests/login/protocol/test_leave_out.py",),
+    ),
+    Defence(
+        "No script runs but ours", "authz/login/web/rendering.py", "_SCRIPT_POLICY",
+        'script-src {_source_hash(_SCRIPT)}"', "script-src 'unsafe-inline'\"",
+        ("tests/login/web/test_pages.py",),
+    ),
+    Defence(
         "A refresh is by the rules of now", "authz/login/protocol/refresh.py",
         "check_server",
         "if server.two_factor and not token.two_factor:", "if False:",

@@ -177,8 +177,8 @@ def test_json(tmp_path: Path, smallest: str) -> None:
             "column": 1,
             "field": "colour",
             "wrong": "there is no such field",
-            "right": "write issuer, gateway, front_door, redis, clients, servers, limits, "
-            "telemetry, audit or service",
+            "right": "write issuer, gateway, front_door, redis, clients, servers, scopes, "
+            "limits, telemetry, audit or service",
             "severity": "error",
         }
     ]

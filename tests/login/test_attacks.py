@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -77,12 +77,16 @@ async def consent_page(client: FrontDoorClient, **changes: Any) -> tuple[httpx.R
 
 
 async def decide(
-    client: FrontDoorClient, token: str, decision: str = "approve", **headers: str
+    client: FrontDoorClient,
+    token: str,
+    decision: str = "approve",
+    ticked: Sequence[str] = (),
+    **headers: str,
 ) -> httpx.Response:
     sent = {"Origin": GATEWAY, "Sec-Fetch-Site": "same-origin"} | headers
     return await client.browser.post(
         f"{GATEWAY}/authz/consent",
-        data={"form_token": token, "decision": decision},
+        data={"form_token": token, "decision": decision, **dict.fromkeys(ticked, "on")},
         headers=sent,
     )
 
@@ -501,7 +505,7 @@ def test_what_is_granted(play: Play, changes: dict[str, Any], granted: str) -> N
 
 def shown(page: httpx.Response) -> list[str]:
     """The scopes that a consent page asks for."""
-    return re.findall(r"<li><code><bdi>([^<]+)</bdi>", page.text)
+    return re.findall(r'<span class="line"><code><bdi>([^<]+)</bdi>', page.text)
 
 
 @pytest.mark.attack("a permission that the consent page does not show")
@@ -641,6 +645,53 @@ def test_nothing_beyond_server_and_ceiling_is_ever_granted(
     assert target.grantable(granted, client, "x") == granted
 
 
+@pytest.mark.attack("scope-left-out")
+@pytest.mark.parametrize(
+    ("ticked", "scopes"),
+    [
+        ((), ["mcp:tools"]),
+        (("scope-1", "scope-7", "scope", "mcp:admin", "scope-00"), ["mcp:tools"]),
+        (("scope-0",), ["mcp:admin", "mcp:tools"]),
+        (("scope-0", "scope-1", "scope-9"), ["mcp:admin", "mcp:tools"]),
+    ],
+)
+def test_a_scope_that_was_left_out_is_not_in_the_token(
+    play: Play, ticked: Sequence[str], scopes: list[str]
+) -> None:
+    """Authelia is not asked for it, the client is told so, a refresh does not bring it back; and
+    the client may ask anew.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        client = await registered(found)
+        both = "mcp:admin mcp:tools"
+        _, token = await consent_page(client, scope=both)
+        callback = await john().log_in(
+            client.browser, onward(await decide(client, token, ticked=ticked))
+        )
+        pushed = found.upstream.calls("pushed-authorization-request")[-1]
+        sent = dict(parse_qsl(pushed.content.decode()))["scope"].split()
+        assert sorted(each for each in sent if each.startswith("mcp:")) == scopes
+        back = told(await client.browser.get(callback))
+        answer = await client.exchange(back["code"])
+        tokens = answer.json()
+        assert answer.status_code == 200, tokens
+        assert tokens["scope"].split() == scopes
+        assert [each for each in claims(tokens["access_token"])["scp"] if each[:4] == "mcp:"] == (
+            scopes
+        )
+        renewed = (await client.refresh(tokens["refresh_token"], scope=both)).json()
+        assert renewed["scope"].split() == scopes
+        consent = next(each for each in found.lines() if each.get("step") == "consent")
+        assert consent["scopes"] == scopes
+        assert consent.get("detail", "") == (
+            "the person left scopes out" if scopes == ["mcp:tools"] else ""
+        )
+        assert (await client.tokens(scope=both))["scope"].split() == ["mcp:admin", "mcp:tools"]
+
+    play(scene)
+
+
 def test_whoever_can_register_makes_no_redirector_of_us(play: Play) -> None:
     """RFC 9700, section 4.11.2: nobody is sent to a stranger's site without a click."""
 
@@ -701,7 +752,9 @@ def test_a_code_that_comes_twice_ends_what_it_gave(play: Play) -> None:
     async def scene(found: FrontDoorStage) -> None:
         client = await registered(found)
         back = await client.log_in()
-        tokens = (await client.exchange(back["code"])).json()
+        answer = await client.exchange(back["code"])
+        tokens = answer.json()
+        assert answer.status_code == 200, tokens
         held = await record(found, tokens["access_token"])
         assert held is not None
         renewed = (await client.refresh(tokens["refresh_token"])).json()

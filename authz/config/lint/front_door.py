@@ -5,6 +5,7 @@ from typing import Final
 
 from authz.config.model import ClientConfig, Config, approval_of
 from authz.config.problems import Fault, Path, error, listed, quoted, warning
+from authz.config.pydantic_errors import closest
 from authz.config.server_metadata import challenge_scopes
 
 _SECTION: Final[Path] = ("front_door",)
@@ -207,6 +208,28 @@ def _hidden_scopes(config: Config) -> Iterator[Fault]:
             )
 
 
+def _scope_words(config: Config) -> Iterator[Fault]:
+    """Find sentences that no consent page shows."""
+    named = config.scopes_of(*config.servers)
+    for scope in config.scopes:
+        if not config.logs_in:
+            yield warning(
+                ("scopes", scope),
+                "no page shows it: nobody logs in at the front door",
+                f"{_CONFIGURE}, or leave it out",
+                ("front_door",),
+                ("issuer", "login"),
+            )
+        elif scope not in named:
+            meant = closest(scope, named)
+            yield warning(
+                ("scopes", scope),
+                "no server and no operation asks for this scope",
+                f"write {meant}, or leave it out" if meant else "leave it out",
+                ("servers",),
+            )
+
+
 def _approvals(config: Config) -> Iterator[Fault]:
     """Find approvals that nobody could give, and machines that a tool refuses for want of one."""
     door = config.front_door
@@ -248,5 +271,6 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _lifetime,
     _opaque,
     _hidden_scopes,
+    _scope_words,
     _approvals,
 )

@@ -12,7 +12,7 @@ from authz.config.model import RefreshTokens
 from authz.login.protocol.authorization_code import AuthorizationCode
 from authz.login.protocol.members import STRICT, MembersCodec, digest
 from authz.login.protocol.parameters import Parameters
-from authz.login.protocol.resources import ResourceServers, read_scopes
+from authz.login.protocol.resources import ResourceServer, ResourceServers, read_scopes
 from authz.login.protocol.values import (
     ClientIdentity,
     OAuthClient,
@@ -49,6 +49,8 @@ class AuthorizationRequest:
         restricted: whether the client asked for anything that is not among the scopes; then it is
             told what it has, also where that is nothing (RFC 6749, section 5.1).
         offline: whether it gets a refresh token, for which Authelia asks the person once more.
+        optional: those of the scopes that the page lets the person leave out, sorted; empty once
+            that is decided.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -64,6 +66,7 @@ class AuthorizationRequest:
     name: str = ""
     restricted: bool = False
     offline: bool = True
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ def read_request(
         two_factor=target.two_factor,
         name=identity.name,
         restricted=not asked <= scopes,
+        optional=tuple(sorted(target.optional(scopes))),
     )
 
 
@@ -202,6 +206,28 @@ def revalidate(
             scopes=scopes.symmetric_difference(request.scopes),
         )
     return replace(request, two_factor=target.two_factor)
+
+
+def leave_out(
+    request: AuthorizationRequest, unwanted: frozenset[str], target: ResourceServer
+) -> AuthorizationRequest:
+    """Return a request without the scopes that the person has left out on the page.
+
+    Its client is told the scopes of its token (RFC 6749, sections 3.3 and 5.1).
+
+    Args:
+        request: by the rules of now (`revalidate`).
+        unwanted: what the person has left out; what cannot be left out stays.
+        target: the server of the request, by the rules of now.
+    """
+    scopes = frozenset(request.scopes)
+    gone = unwanted.intersection(request.optional) & target.optional(scopes)
+    return replace(
+        request,
+        scopes=tuple(sorted(scopes - gone)),
+        restricted=request.restricted or bool(gone),
+        optional=(),
+    )
 
 
 def check_same_client(request: AuthorizationRequest, identity: ClientIdentity) -> None:

@@ -6,11 +6,12 @@ is asked for besides is ignored (RFC 6749, section 3.3): clients ask for what th
 of other servers, or are used to (`claudeai`, `email`).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
-from authz.core.policy import Policy, Server
+from authz.core.policy import OperationKind, Policy, Server
 from authz.core.principal import names_resource
 from authz.login.protocol.values import OAuthClient, OAuthError
 
@@ -19,6 +20,16 @@ TOLERATED: Final = frozenset({"openid", "offline_access"})
 # Without `profile` the ID token does not say what the person is called.
 _IDENTITY: Final = frozenset({"openid", "profile"})
 _LISTED: Final = 6  # servers in an error description
+# Of one request; a form has a bounded number of fields. With more, none can be left out.
+MOST_OPTIONAL: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedOperations:
+    """Name operations that a scope is needed for: those of a kind that match a pattern."""
+
+    kind: OperationKind
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class ResourceServer:
         two_factor: whether it or one of its tools wants a second factor.
         groups: whether it or one of its tools asks who the person is.
         identity: the scopes by which the ID token says who it is.
+        opens: by scope, the operations whose rules ask for it.
     """
 
     name: str
@@ -42,6 +54,22 @@ class ResourceServer:
     two_factor: bool
     groups: bool
     identity: frozenset[str] = _IDENTITY
+    opens: Mapping[str, tuple[OpenedOperations, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Return what every request to it needs, and what Authelia is asked for in any case."""
+        return self.own | self._always
+
+    def optional(self, scopes: frozenset[str]) -> frozenset[str]:
+        """Return those of the scopes that a person may leave out of a consent.
+
+        With too many for a form there are none.
+        """
+        found = scopes - self.needed
+        return found if len(found) <= MOST_OPTIONAL else frozenset()
 
     def upstream(self, granted: frozenset[str], *, offline: bool) -> frozenset[str]:
         """Return the scopes to ask Authelia for; `offline` for a refresh token."""
@@ -154,4 +182,18 @@ def _target(server: Server, identity: frozenset[str]) -> ResourceServer:
         two_factor=any(rule.second_factor is not None for rule in rules),
         groups=any(rule.groups is not None for rule in rules),
         identity=identity,
+        opens=_opened(server),
     )
+
+
+def _opened(server: Server) -> Mapping[str, tuple[OpenedOperations, ...]]:
+    found = dict[str, list[OpenedOperations]]()
+    for target in server.targets():
+        if target.kind is None or target.pattern is None:
+            continue
+        operations = OpenedOperations(target.kind, target.pattern)
+        for scope in target.rule.scopes:
+            known = found.setdefault(scope, [])
+            if operations not in known:
+                known.append(operations)
+    return MappingProxyType({scope: tuple(each) for scope, each in found.items()})

@@ -12,7 +12,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import urlencode
 
 from pydantic import ConfigDict
@@ -46,8 +46,14 @@ from authz.login.web.cookies import (
     read_form,
 )
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
-from authz.login.web.rendering import Pages, format_duration, format_time, redirect
-from authz.login.web.step_up import LIFETIME, asked_age, describe_ticket, missing_proof
+from authz.login.web.rendering import Pages, format_duration, redirect
+from authz.login.web.step_up import (
+    LIFETIME,
+    SelfChosenNames,
+    asked_age,
+    describe_ticket,
+    missing_proof,
+)
 from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, LoginKind, login_kind
 from authz.login.web.visible_json import Piece, visible_json
 from authz.tokens.approval_requests import open_name, open_request
@@ -196,6 +202,7 @@ class ApprovalEndpoints:
         errors: ErrorResponder,
         sealer: Sealer,
         requests: ApprovalRequests,
+        names: SelfChosenNames,
         log_out_url: Callable[[str], str],
         clock: Callable[[], float],
         log: ports.StepLog = lambda *_, **__: None,
@@ -211,6 +218,7 @@ class ApprovalEndpoints:
             errors: shows error pages.
             sealer: opens links and requests.
             requests: where requests are kept, and decisions recorded.
+            names: what clients call themselves.
             log_out_url: returns where a session at Authelia ends, to come back to a URL.
             clock: seconds since the epoch.
             log: of steps and their outcomes.
@@ -224,6 +232,7 @@ class ApprovalEndpoints:
         self._errors = errors
         self._sealer = sealer
         self._requests = requests
+        self._names = names
         self._log_out_url = log_out_url
         self._clock = clock
         self._log = log
@@ -249,14 +258,16 @@ class ApprovalEndpoints:
         _, asked = await self._find(name)
         token, cookie = self._cookies.form_token(request, _ASK_FORM, _AskForm(name))
         content = {
-            **_described(asked),
+            **await self._described(asked),
             "totp": Method.OTP in asked.ticket.need.method,
             "second_factor": asked.ticket.need.method is not Method.NONE,
             "age": format_duration(asked.ticket.need.max_login_age),
             "form_token": token,
             "log_out": self._log_out_url(f"{self._url}?{urlencode({'ticket': text})}"),
         }
-        return self._pages.page("approval.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page(
+            "approval.html", content, set_cookie=cookie, has_form=True, has_times=True
+        )
 
     async def begin(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
@@ -316,13 +327,15 @@ class ApprovalEndpoints:
         form = replace(viewing, shown=_shown(asked))
         token, cookie = self._cookies.form_token(request, _DECISION_FORM, form)
         content = {
-            **_described(asked),
+            **await self._described(asked),
             "account": viewing.account,
             "call": None if asked.call is None else shown_call(asked.call),
             "steps_up": asked.steps_up,
             "form_token": token,
         }
-        return self._pages.page("approval_call.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page(
+            "approval_call.html", content, set_cookie=cookie, has_form=True, has_times=True
+        )
 
     async def decide(self, request: Request) -> Response:
         """Record the decision, and say what it means."""
@@ -334,7 +347,7 @@ class ApprovalEndpoints:
             raise PageError(error_pages.NOT_THIS_BROWSER)
         await self._record(asked, viewing, approved=approved)
         content = {
-            **_described(asked),
+            **await self._described(asked),
             "approved": approved,
             "within": format_duration(APPROVED),
         }
@@ -418,21 +431,21 @@ class ApprovalEndpoints:
             raise PageError(NO_REQUEST)
         return asked
 
+    async def _described(self, asked: ApprovalRequest) -> Mapping[str, object]:
+        """Return what every page says of a request."""
+        ticket = asked.ticket
+        return {
+            "ticket": ticket,
+            "who": describe_ticket(ticket, await self._names.of(ticket)),
+            "at": ticket.at,
+            "lifetime": format_duration(asked.approval.lifetime),
+        }
+
     def _log_outcome(self, outcome: str, asked: ApprovalRequest) -> None:
         ticket = asked.ticket
         self._log(
             "approval", outcome, client=ticket.client, server=ticket.server, grant=ticket.grant
         )
-
-
-def _described(asked: ApprovalRequest) -> Mapping[str, Any]:
-    """Return what every page says of a request."""
-    return {
-        "ticket": asked.ticket,
-        "who": describe_ticket(asked.ticket),
-        "at": format_time(asked.ticket.at),
-        "lifetime": format_duration(asked.approval.lifetime),
-    }
 
 
 def _shown(asked: ApprovalRequest) -> str:

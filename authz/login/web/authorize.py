@@ -30,6 +30,7 @@ from authz.login.protocol.authorization import (
     authorization_code,
     check_same_client,
     issues_refresh_token,
+    leave_out,
     read_request,
     revalidate,
 )
@@ -66,10 +67,12 @@ from authz.login.web.cookies import (
 from authz.login.web.error_pages import ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
 from authz.login.web.requests import address_of, set_attempt
+from authz.login.web.scope_list import unwanted_scopes
 from authz.login.web.upstream_login import AcceptedResponse, BrowserLogins, login_kind
 from authz.tokens.sealing import Sealer
 
 _APPROVE: Final = "approve"
+_LEFT_OUT: Final = "the person left scopes out"
 # What Authelia's answer means to the client (RFC 6749, section 4.1.2.1); all else is
 # `server_error`: the request was ours, so its faults are.
 _UPSTREAM: Final[Mapping[str, tuple[str, str]]] = {
@@ -165,9 +168,11 @@ class AuthorizationEndpoint:
             wanted, client = await self._read(query, address)
         except RedirectedOAuthError as error:
             return redirect(error.url)
+        server = self._servers.named(wanted.server, wanted.resource)
+        assert server is not None
         # The request waits in the form itself, sealed, for this browser alone.
         token, cookie = self._cookies.form_token(request, _FORM, wanted)
-        return self._pages.consent(wanted, client, token, cookie)
+        return self._pages.consent(wanted, client, server, token, cookie)
 
     async def consent(self, request: Request) -> Response:
         """Take the person's decision."""
@@ -179,7 +184,7 @@ class AuthorizationEndpoint:
             return await self._deny(wanted)
         self._logins.check_rate(request)
         try:
-            return await self._begin(request, wanted)
+            return await self._begin(request, wanted, unwanted_scopes(wanted, form))
         except RedirectedOAuthError as error:
             return self._pages.go_back(error.url, "", alone=False)
 
@@ -253,8 +258,10 @@ class AuthorizationEndpoint:
         url = self._response(wanted).error("access_denied", "the person did not agree")
         return self._pages.go_back(url, client.client_name, alone=False)
 
-    async def _begin(self, request: Request, wanted: AuthorizationRequest) -> Response:
-        """Begin the log-in at Authelia that a person has just consented to.
+    async def _begin(
+        self, request: Request, wanted: AuthorizationRequest, unwanted: frozenset[str]
+    ) -> Response:
+        """Begin the log-in at Authelia that a person has just consented to, but for some scopes.
 
         Raises:
             PageError: where the client is not good any more.
@@ -272,6 +279,8 @@ class AuthorizationEndpoint:
             wanted = replace(wanted, offline=offline)
             target = self._servers.named(wanted.server, wanted.resource)
             assert target is not None
+            asked = wanted.scopes
+            wanted = leave_out(wanted, unwanted, target)
             page = await self._logins.begin(
                 request,
                 _LOGIN,
@@ -290,7 +299,10 @@ class AuthorizationEndpoint:
             )  # fmt: skip
             description = f"{_SERVER_ERROR[1]} for the server {wanted.server}: {error.error}"
             raise RedirectedOAuthError(response, _SERVER_ERROR[0], description) from error
-        self._log("consent", "ok", client=identity.name, server=wanted.server, grant=grant)
+        self._log(
+            "consent", "ok", client=identity.name, server=wanted.server, grant=grant,
+            scopes=wanted.scopes, detail="" if wanted.scopes == asked else _LEFT_OUT,
+        )  # fmt: skip
         return page
 
     async def _finish(

@@ -103,7 +103,7 @@ def describe_place(ends_at: str) -> str:
     return shown_host(ends_at)
 
 
-def shown(text: str) -> str:
+def shown(text: str, longest: int = _LONGEST) -> str:
     """Return a foreign text as a page may show it: one line, no text that turns or hides others.
 
     Control and format characters go (the bidi overrides of Unicode TR36 are such), and so do
@@ -118,7 +118,7 @@ def shown(text: str) -> str:
         if marks <= _MARKS:
             kept.append(character)
     line = "".join(kept)
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def shown_host(host: str | None) -> str:

@@ -45,7 +45,7 @@ _PAGE: Final = "__Host-authz-page-"
 _MOST_PAGES: Final = 8
 _MOST_PAGES_TOGETHER: Final = 6 * 1024
 _LARGEST_FORM: Final = 32 * 1024
-_MOST_FIELDS: Final = 20
+_MOST_FIELDS: Final = 128  # a box for each scope that may be left out, and the rest
 
 T = TypeVar("T")
 

@@ -1,8 +1,10 @@
-"""A person's grants in Redis, as the page of that person's log-ins (`sessions`) needs them."""
+"""A person's grants in Redis, as pages need them."""
 
 from collections.abc import Sequence
 
+from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
+from authz.core.step_up import StepUpTicket
 from authz.login.protocol.values import ClientIdentity
 from authz.login.service.grant_end import BY_PERSON, GrantEnder
 from authz.login.store.grants import GrantStore
@@ -42,3 +44,24 @@ class PersonsGrants:
         It is revoked at Authelia a moment later (`store.revocation_outbox`).
         """
         await self._ender.end(person.subject, grant, BY_PERSON)
+
+
+class GrantedClientNames:
+    """Look up what clients call themselves in the grants (`step_up.SelfChosenNames`)."""
+
+    def __init__(self, grants: GrantStore) -> None:
+        self._grants = grants
+
+    async def of(self, ticket: StepUpTicket) -> str:
+        """Return what the client of a ticket calls itself.
+
+        Empty where that is not known: of a client of `login: direct`, of a grant that has ended,
+        and where Redis does not answer. The page says who the client is without it.
+        """
+        try:
+            stored = await self._grants.find(ticket.subject, ticket.grant)
+        except UnavailableError:
+            return ""
+        if stored is None or stored.grant.client != ticket.client:
+            return ""
+        return stored.grant.title

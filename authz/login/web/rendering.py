@@ -1,7 +1,9 @@
-"""Render the pages of the log-in: without a script, with strict headers.
+"""Render the pages of the log-in, with strict headers.
 
 Invariant: every value from outside is escaped, bounded and freed of what would turn or hide text;
-no page can be framed, cached or made to load anything; a form leads nowhere but where it says.
+no page can be framed, cached or made to load anything; a form leads nowhere but where it says. No
+script runs but our own, by its hash, on pages that show times: it turns them into local ones. Every
+page says the same without it.
 """
 
 import base64
@@ -10,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from authz.login.protocol.authorization import AuthorizationRequest
+from authz.login.protocol.resources import ResourceServer
 from authz.login.protocol.values import ClientIdentity
 from authz.login.web.client_description import (
     consent_advice,
@@ -25,10 +29,24 @@ from authz.login.web.client_description import (
     describe_place,
     shown,
 )
+from authz.login.web.scope_list import scope_lines
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _STYLE: Final = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
+_SCRIPT: Final = (_TEMPLATES / "times.js").read_text(encoding="utf-8")
+
+
+def _source_hash(text: str) -> str:
+    """Return the source expression of an inline element (CSP level 3, section 2.3.1)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+_STYLE_SOURCE: Final = _source_hash(_STYLE)
+# Trusted Types: what makes a script or an element of a text is refused to the script, too.
+_SCRIPT_POLICY: Final = (
+    f"; script-src {_source_hash(_SCRIPT)}"
+    "; require-trusted-types-for 'script'; trusted-types 'none'"
+)
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
 _URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
@@ -55,20 +73,21 @@ _ALONE: Final = {"Cross-Origin-Opener-Policy": "same-origin"}
 _WITH_FORM: Final = "strict-origin"
 _WITHOUT: Final = "no-referrer"
 
-_SCOPES: Final = {
-    "openid": "know that it is you",
-    "offline_access": "stay connected without asking you each time, until you end it",
-    "profile": "your name",
-    "email": "your e-mail address",
-    "groups": "the groups that you are in",
-}
-
 
 class Pages:
     """Make the pages of one gateway."""
 
-    def __init__(self, origin: str, issuer: str) -> None:
-        """Take the gateway's origin and the issuer's URL, as people's browsers reach them."""
+    def __init__(
+        self, origin: str, issuer: str, scope_words: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Take what pages say.
+
+        Args:
+            origin: the gateway's, as people's browsers reach it.
+            issuer: the issuer's URL, likewise.
+            scope_words: what the operator says of scopes.
+        """
+        self._scope_words = scope_words
         self._gateway = urlsplit(origin).netloc
         self._environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -78,8 +97,11 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters["shown"] = shown
+        self._environment.filters["time"] = format_time
+        self._environment.filters["datetime"] = format_datetime
         self._environment.globals.update(
             style=_STYLE,
+            script=_SCRIPT,
             gateway=self._gateway,
             issuer=urlsplit(issuer).netloc,
         )
@@ -88,6 +110,7 @@ class Pages:
         self,
         wanted: AuthorizationRequest,
         client: ClientIdentity,
+        server: ResourceServer,
         form_token: str,
         set_cookie: str | None = None,
     ) -> Response:
@@ -96,6 +119,7 @@ class Pages:
         Args:
             wanted: what is asked.
             client: who asks, and where the log-in ends.
+            server: which it asks for.
             form_token: of `BrowserCookies.form_token`.
             set_cookie: what else that returned.
         """
@@ -106,7 +130,7 @@ class Pages:
                 "who": describe_client(client),
                 "advice": consent_advice(client),
                 "ends_at": describe_place(client.ends_at),
-                "scopes": [(scope, _SCOPES.get(scope, "")) for scope in wanted.scopes],
+                "scopes": scope_lines(wanted, server, self._scope_words),
                 "form_token": form_token,
             },
             set_cookie=set_cookie,
@@ -181,6 +205,7 @@ class Pages:
         status: int = 200,
         set_cookie: str | None = None,
         has_form: bool = False,
+        has_times: bool = False,
         alone: bool = True,
     ) -> Response:
         """Return a page.
@@ -191,12 +216,15 @@ class Pages:
             status: of HTTP.
             set_cookie: what it sets.
             has_form: whether it has one, which leads to our own pages alone.
+            has_times: whether it shows times, which our script turns into local ones.
             alone: whether it is cut off from whoever opened it.
         """
-        text = self._environment.get_template(template).render(content)
+        text = self._environment.get_template(template).render(content, has_times=has_times)
         headers = _BASE_HEADERS | (_ALONE if alone else {})
         response = HTMLResponse(text, status, headers=headers)
-        response.headers["Content-Security-Policy"] = _policy(has_form=has_form)
+        response.headers["Content-Security-Policy"] = _policy(
+            has_form=has_form, has_times=has_times
+        )
         response.headers["Referrer-Policy"] = _WITH_FORM if has_form else _WITHOUT
         if set_cookie is not None:
             response.headers.append("set-cookie", set_cookie)
@@ -224,8 +252,13 @@ def request_id(request: Request) -> str:
 
 
 def format_time(seconds: int) -> str:
-    """Return a moment for people. UTC: without a script nobody here knows their time zone."""
+    """Return a moment for people: in UTC, until our script knows their time zone."""
     return time.strftime("%d %b %Y, %H:%M UTC", time.gmtime(seconds))
+
+
+def format_datetime(seconds: int) -> str:
+    """Return a moment as the `datetime` of a `time` element."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def format_duration(seconds: int | None) -> str:
@@ -239,9 +272,9 @@ def format_duration(seconds: int | None) -> str:
     return f"{seconds} second" + ("" if seconds == 1 else "s")
 
 
-def _policy(*, has_form: bool) -> str:
+def _policy(*, has_form: bool, has_times: bool) -> str:
     form = "'self'" if has_form else "'none'"
     return (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action {form}; "
+        f"default-src 'none'; style-src {_STYLE_SOURCE}; form-action {form}; "
         "frame-ancestors 'none'; base-uri 'none'"
-    )
+    ) + (_SCRIPT_POLICY if has_times else "")

@@ -29,7 +29,7 @@ from authz.login.web.cookies import (
     read_form,
 )
 from authz.login.web.error_pages import ErrorResponder, PageError
-from authz.login.web.rendering import Pages, format_time, redirect
+from authz.login.web.rendering import Pages, redirect
 from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 
 PATH: Final = "/authz/log-ins"
@@ -218,9 +218,7 @@ class _ListedGrant:
 
     grant: OwnGrant
     who: ClientDescription
-    began: str
-    ends: str
-    used: str  # when last, as far as that is still known
+    used: int | None  # when last, as far as that is still known
     form_token: str
 
 
@@ -229,17 +227,7 @@ class _ListedProof:
     """A step-up or an approval as the page shows it."""
 
     proof: OwnProof
-    since: str
-    until: str  # empty for a step-up
     form_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class _ListedOperation:
-    """An operation as the page shows it."""
-
-    operation: OwnOperation
-    time: str
 
 
 class SessionEndpoints:
@@ -293,20 +281,21 @@ class SessionEndpoints:
         grants = await self._grants.of(person)
         proofs = await self._proofs.of(person, grants)
         lately = await self._activity.lately(person)
-        used = {each.grant: format_time(each.time) for each in reversed(lately)}
+        used = {each.grant: each.time for each in reversed(lately)}
         newest_first = sorted(grants, key=lambda grant: grant.began, reverse=True)
         token, cookie = self._cookies.form_token(request, _SIGN_OUT_FORM, None)
         shown_grants: Mapping[str, object] = {
             "account": session.account,
             "grants": [
-                self._row(request, session, grant, used.get(grant.grant, ""))
-                for grant in newest_first
+                self._row(request, session, grant, used.get(grant.grant)) for grant in newest_first
             ],
             "proofs": [self._proof_row(request, session, each) for each in proofs],
-            "lately": [_ListedOperation(each, format_time(each.time)) for each in lately[:_LATELY]],
+            "lately": lately[:_LATELY],
             "sign_out_token": token,
         }
-        return self._pages.page("log_ins.html", shown_grants, set_cookie=cookie, has_form=True)
+        return self._pages.page(
+            "log_ins.html", shown_grants, set_cookie=cookie, has_form=True, has_times=True
+        )
 
     async def log_in(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
@@ -367,19 +356,11 @@ class SessionEndpoints:
     ) -> _ListedProof:
         about = _ProofOfPerson(proof.id, session.subject)
         token, _ = self._cookies.form_token(request, _END_PROOF_FORM, about)
-        until = format_time(proof.until) if proof.until else ""
-        return _ListedProof(proof, format_time(proof.since), until, token)
+        return _ListedProof(proof, token)
 
     def _row(
-        self, request: Request, session: SignedInPerson, grant: OwnGrant, used: str
+        self, request: Request, session: SignedInPerson, grant: OwnGrant, used: int | None
     ) -> _ListedGrant:
         about = _GrantOfPerson(grant.grant, session.subject)
         token, _ = self._cookies.form_token(request, _END_FORM, about)
-        return _ListedGrant(
-            grant,
-            describe_client(grant.client),
-            format_time(grant.began),
-            format_time(grant.ends),
-            used,
-            token,
-        )
+        return _ListedGrant(grant, describe_client(grant.client), used, token)

@@ -46,7 +46,7 @@ from authz.login.web.cookies import (
     read_form,
 )
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
-from authz.login.web.rendering import Pages, format_duration, format_time, redirect
+from authz.login.web.rendering import Pages, format_duration, redirect
 from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
 from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.tickets import open_ticket, ticket_of, ticket_value
@@ -119,6 +119,14 @@ class StepUps(Protocol):
 
     async def end_step_up(self, key: StepUpKey) -> None:
         """Forget a step-up."""
+
+
+class SelfChosenNames(Protocol):
+    """What clients call themselves (`authz.login.web.own_grants.GrantedClientNames`)."""
+
+    async def of(self, ticket: StepUpTicket) -> str:
+        """Return what the client of a ticket calls itself; empty where that is not known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +227,7 @@ class StepUpEndpoints:
         errors: ErrorResponder,
         sealer: Sealer,
         records: StepUps,
+        names: SelfChosenNames,
         log_out_url: Callable[[str], str],
         clock: Callable[[], float],
         log: ports.StepLog = lambda *_, **__: None,
@@ -234,6 +243,7 @@ class StepUpEndpoints:
             errors: shows error pages.
             sealer: opens tickets.
             records: where step-ups are recorded.
+            names: what clients call themselves.
             log_out_url: returns where a session at Authelia ends, to come back to a URL.
             clock: seconds since the epoch.
             log: of steps and their outcomes.
@@ -246,6 +256,7 @@ class StepUpEndpoints:
         self._errors = errors
         self._sealer = sealer
         self._records = records
+        self._names = names
         self._log_out_url = log_out_url
         self._clock = clock
         self._log = log
@@ -267,14 +278,16 @@ class StepUpEndpoints:
         token, cookie = self._cookies.form_token(request, _START_FORM, _StartForm(text))
         content = {
             "ticket": ticket,
-            "who": describe_ticket(ticket),
-            "at": format_time(ticket.at),
+            "who": describe_ticket(ticket, await self._names.of(ticket)),
+            "at": ticket.at,
             "totp": Method.OTP in ticket.need.method,
             "age": format_duration(ticket.need.max_login_age),
             "form_token": token,
             "log_out": self._log_out_url(f"{self._url}?{urlencode({'ticket': text})}"),
         }
-        return self._pages.page("step_up.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page(
+            "step_up.html", content, set_cookie=cookie, has_form=True, has_times=True
+        )
 
     async def begin(self, request: Request) -> Response:
         """Send the person to Authelia, after a click."""
@@ -318,13 +331,15 @@ class StepUpEndpoints:
             "who": describe_ticket(result.ticket),
             "account": result.account,
             "totp": Method.OTP in result.method,
-            "auth_time": format_time(result.auth_time),
-            "until": format_time(result.until),
+            "auth_time": result.auth_time,
+            "until": result.until,
             "left": format_duration(max(0, result.until - int(self._clock()))),
             "form_token": token,
             "log_out": self._log_out_url(self._done_url(key)),
         }
-        return self._pages.page("step_up_done.html", content, set_cookie=cookie, has_form=True)
+        return self._pages.page(
+            "step_up_done.html", content, set_cookie=cookie, has_form=True, has_times=True
+        )
 
     async def end(self, request: Request) -> Response:
         """Forget what was recorded."""
@@ -377,12 +392,17 @@ class StepUpEndpoints:
         return _Result(ticket, shown(identity.account), method, identity.auth_time, until)
 
 
-def describe_ticket(ticket: StepUpTicket) -> ClientDescription:
-    """Return what the consent said of the client, but for what it calls itself."""
+def describe_ticket(ticket: StepUpTicket, client_name: str = "") -> ClientDescription:
+    """Return what the consent said of the client.
+
+    Args:
+        ticket: what is known of it.
+        client_name: what it calls itself; never believed.
+    """
     return describe_client(
         ClientIdentity(
             name=ticket.client,
-            client_name="",
+            client_name=client_name,
             redirect_uri="",
             ends_at=ticket.ends_at,
             document_host=ticket.document_host,

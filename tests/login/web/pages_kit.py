@@ -145,6 +145,16 @@ class LiveProofs:
 
 
 @dataclass
+class ChosenNames:
+    """What clients call themselves, by grant."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    async def of(self, ticket: StepUpTicket) -> str:
+        return self.names.get(ticket.grant, "")
+
+
+@dataclass
 class FakeGateway:
     """The pages, and what they keep."""
 
@@ -156,6 +166,7 @@ class FakeGateway:
     grants: Kept = field(default_factory=Kept)
     proofs: LiveProofs = field(default_factory=LiveProofs)
     notes: list[str] = field(default_factory=list)
+    names: ChosenNames = field(default_factory=ChosenNames)
 
     def run(self, call: Any) -> Any:
         return self.world.runner.run(call)
@@ -276,6 +287,7 @@ def browser_app(
     note: Callable[[str, str], None] = lambda _id, _words: None,
     requests: ApprovalRequests | None = None,
     log: StepLog = lambda *_, **__: None,
+    names: ChosenNames | None = None,
     others: Sequence[Route] = (),
 ) -> LoginApp:
     """The step-up, the sessions and, where requests are kept, the approvals, as they are wired;
@@ -293,6 +305,7 @@ def browser_app(
         limiter=LoginRateLimiter(clock),
         identity_scopes=identity_scopes(email=False),
     )
+    chosen = names or ChosenNames()
     shared: dict[str, Any] = {
         "origin": origin,
         "issuer": issuer,
@@ -302,8 +315,9 @@ def browser_app(
         "errors": errors,
     }
     step_ups = StepUpEndpoints(
-        **shared, sealer=sealer, records=records, log_out_url=upstream.log_out_url, clock=clock
-    )
+        **shared, sealer=sealer, records=records, names=chosen, log_out_url=upstream.log_out_url,
+        clock=clock,
+    )  # fmt: skip
     sessions = SessionEndpoints(**shared, grants=grants, activity=grants, proofs=proofs, log=log)
     routes = [*step_ups.routes(), *sessions.routes(), errors.route(), *others]
     if requests is not None:
@@ -311,6 +325,7 @@ def browser_app(
             **shared,
             sealer=sealer,
             requests=requests,
+            names=chosen,
             log_out_url=upstream.log_out_url,
             clock=clock,
             log=log,
@@ -334,7 +349,7 @@ def gateway(
         ]
         world.issuer.config = replace(config, clients=tuple(ours))
         sealer = Sealer(["a" * 32], world.clock)
-        records, grants, proofs = FakeRecords(), Kept(), LiveProofs()
+        records, grants, proofs, names = FakeRecords(), Kept(), LiveProofs(), ChosenNames()
         notes = list[str]()
 
         def note(request_id: str, words: str) -> None:
@@ -352,5 +367,6 @@ def gateway(
             note=note,
             requests=requests,
             log=log,
+            names=names,
         )
-        yield FakeGateway(world, stand, sealer, app, records, grants, proofs, notes)
+        yield FakeGateway(world, stand, sealer, app, records, grants, proofs, notes, names)

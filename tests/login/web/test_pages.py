@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from starlette.responses import Response
 
+from authz.core.policy import OperationKind
 from authz.login.clients.identity import identify
 from authz.login.clients.redirects import place_of
 from authz.login.protocol.authorization import AuthorizationRequest
+from authz.login.protocol.resources import OpenedOperations, ResourceServer
 from authz.login.protocol.values import ClientIdentity, ClientKind, OAuthClient
 from authz.login.web.client_description import Trust, describe_client, describe_place, shown
 from authz.login.web.rendering import Pages, redirect
@@ -33,14 +35,18 @@ DOCUMENTED = replace(CLIENT, kind=ClientKind.DOCUMENT, document_host="claude.ai"
 CONFIGURED = replace(CLIENT, kind=ClientKind.CONFIGURED, client_name="")
 HTTPS = "https://app.example.com/callback"
 SCOPES = ("mcp:files", "offline_access")
+SERVER = ResourceServer(
+    "files", "https://mcp.example.com/files", frozenset(), frozenset(SCOPES),
+    two_factor=True, groups=False,
+)  # fmt: skip
 _ELEMENTS = {
     *("html", "head", "meta", "title", "style", "body", "header", "strong", "main", "footer"),
     *("h1", "h2", "p", "section", "bdi", "dl", "dt", "dd", "span", "ul", "li", "code", "form"),
-    *("input", "div", "button", "a"),
+    *("input", "div", "button", "a", "label"),
 }
 _ATTRIBUTES = {
     *("lang", "charset", "name", "content", "class", "aria-label", "id", "method", "action"),
-    *("type", "value", "href"),
+    *("type", "value", "href", "for", "checked"),
 }
 
 
@@ -56,7 +62,7 @@ def consent(client: OAuthClient = CLIENT, redirect_uri: str = HTTPS, **changes: 
         two_factor=True,
     )
     who = identify(client, redirect_uri)
-    return PAGES.consent(replace(asked, **changes), who, "a-token", "a=b; Path=/")
+    return PAGES.consent(replace(asked, **changes), who, SERVER, "a-token", "a=b; Path=/")
 
 
 def text(response: Response) -> str:
@@ -186,6 +192,66 @@ def test_consent_says() -> None:
     assert "second factor" not in words(consent(two_factor=False))
 
 
+def test_scopes_say_what_they_open() -> None:
+    """Each scope has the operator's words, else ours, and the operations that need it, a few of
+    each kind; what is needed in any case has no box, and where nothing can be left out no line
+    says so.
+    """
+    tools = [OpenedOperations(OperationKind.TOOL, f"tool_{number}") for number in range(10)]
+    opens = {"w": (*tools, OpenedOperations(OperationKind.PROMPT, "review_*"))}
+    server = replace(SERVER, own=frozenset("r"), scopes=frozenset("rw"), opens=opens)
+    pages = Pages("https://mcp.example.com", "https://auth.example.com", {"w": "write <b>it</b>"})
+    asked = AuthorizationRequest(
+        "c", HTTPS, None, "", "files", "x", ("r", "w"), two_factor=False, optional=("w",)
+    )
+    who = identify(CLIENT, HTTPS)
+    page = pages.consent(asked, who, server, "t")
+    said = words(page)
+    assert "r always needed w write <b>it</b>" in said
+    assert "Tools: tool_0, tool_1, tool_2" in said
+    assert "tool_7 and 2 more Prompts: review_*" in said
+    boxes = re.findall(r'<input type="checkbox"[^>]*>', text(page))
+    assert boxes == ['<input type="checkbox" id="scope-0" name="scope-0" value="on" checked>']
+    plain = pages.consent(replace(asked, scopes=("r",), optional=()), who, server, "t")
+    assert '<input type="checkbox' not in text(plain)
+    assert "always needed" not in words(plain)
+    assert "Untick" not in words(plain)
+
+
+def test_times() -> None:
+    """A page with times has our script alone, by its hash, and every other page none; times are
+    read without it.
+    """
+    content = {"ticket": TICKET, "who": describe_ticket(TICKET), "at": 0, "totp": True, "age": "",
+               "form_token": "t", "log_out": ""}  # fmt: skip
+    page = PAGES.page("step_up.html", content, has_form=True, has_times=True)
+    script = re.search(r"<script>(.*?)</script>", text(page), re.DOTALL)
+    assert script is not None
+    digest = b64encode(sha256(script[1].encode()).digest()).decode()
+    assert policy(page)["script-src"] == f"'sha256-{digest}'"
+    assert policy(page)["require-trusted-types-for"] == "'script'"
+    assert '<time datetime="1970-01-01T00:00:00Z">01 Jan 1970, 00:00 UTC</time>' in text(page)
+    for other in every_page().values():
+        assert "<script" not in text(other)
+        assert "script-src" not in policy(other)
+
+
+@pytest.mark.attack("client-title-on-pages")
+def test_the_step_up_page_marks_what_a_client_calls_itself() -> None:
+    """Its own name stands there as its own words, as on the consent page, and changes nothing of
+    what is said of it.
+    """
+    who = describe_ticket(TICKET, "Set up here</section>")
+    content = {"ticket": TICKET, "who": who, "at": 0, "totp": True, "age": "",
+               "form_token": "t", "log_out": ""}  # fmt: skip
+    page = PAGES.page("step_up.html", content, has_form=True)
+    assert "It calls itself “Set up here</section>”." in words(page)
+    assert "It calls itself" not in words(
+        PAGES.page("step_up.html", content | {"who": describe_ticket(TICKET)}, has_form=True)
+    )
+    assert replace(who, claim="") == describe_ticket(TICKET)
+
+
 @pytest.mark.attack("consent-verified")
 @pytest.mark.parametrize(
     ("client", "redirect_uri", "trust"),
@@ -276,7 +342,9 @@ def _harmless(page: str) -> None:
 def test_any_words(client_name: str, server: str, scopes: list[str]) -> None:
     """Whatever names are made of, a page has our elements only, and no text that turns others."""
     client = replace(CLIENT, client_name=client_name)
-    page = consent(client, server=server, resource=client_name, scopes=tuple(scopes))
+    page = consent(
+        client, server=server, resource=client_name, scopes=tuple(scopes), optional=tuple(scopes)
+    )
     _harmless(text(page))
 
 
@@ -314,8 +382,8 @@ def test_every_page_says_the_same_of_a_log_in(client: OAuthClient, redirect_uri:
         )
     )
     row = {"who": found, "grant": OwnGrant("g", who, "files", (), 0, 1), "form_token": "t",
-           "began": "", "ends": "", "used": ""}  # fmt: skip
-    step_up = {"ticket": ticket, "who": describe_ticket(ticket), "at": "", "totp": True, "age": "",
+           "used": 0}  # fmt: skip
+    step_up = {"ticket": ticket, "who": describe_ticket(ticket), "at": 0, "totp": True, "age": "",
                "form_token": "t", "log_out": ""}  # fmt: skip
     pages = (
         consent(client, redirect_uri),

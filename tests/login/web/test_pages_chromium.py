@@ -24,10 +24,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from authz.core.ledger import StepUpKey
+from authz.core.policy import OperationKind
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.login.clients.identity import identify
 from authz.login.protocol.authorization import AuthorizationRequest
+from authz.login.protocol.resources import OpenedOperations, ResourceServer
 from authz.login.protocol.values import (
     ClientKind,
     LoginIdentity,
@@ -38,6 +40,7 @@ from authz.login.protocol.values import (
 )
 from authz.login.web.cookies import BrowserCookies, NotThisBrowserError, Purpose, read_form
 from authz.login.web.rendering import Pages, redirect
+from authz.login.web.scope_list import unwanted_scopes
 from authz.tokens.sealing import Sealer
 from authz.tokens.tickets import seal_ticket
 from authz_demo.serving import serve
@@ -99,6 +102,13 @@ class BrowserIssuer:
         return RedirectResponse(f"{self.asked[state].redirect_uri}?{answer}", 302)
 
 
+SCOPES: Final = ("mcp:files", "mcp:files:share", "mcp:files:write")
+SERVER: Final = ResourceServer(
+    "files", "https://mcp.example.com/files", frozenset(SCOPES[:1]), frozenset(SCOPES),
+    two_factor=True, groups=False,
+    opens={SCOPES[2]: (OpenedOperations(OperationKind.TOOL, "delete_*"),)},
+)  # fmt: skip
+WORDS: Final = {SCOPES[2]: "change and delete your files"}
 CONSENT: Final[Purpose[dict[str, Any]]] = Purpose("consent", dict, dict)
 FRONT: Final[Purpose[dict[str, Any]]] = Purpose("front", dict, dict)
 
@@ -118,10 +128,19 @@ class BrowserSite:
     redirect_uri: str = ""
     hop: str = ""  # where a form's answer redirects to, in place of a page
     reached: list[str] = field(default_factory=list)
+    unwanted: frozenset[str] = frozenset()
 
     def link(self, **changes: Any) -> str:
         ticket = seal_ticket(self.sealer, replace(TICKET, issuer=self.issuer.url, **changes))
         return f"{self.origin}/authz/step-up?{urlencode({'ticket': ticket})}"
+
+    @property
+    def asked(self) -> AuthorizationRequest:
+        """What the consent page asks for."""
+        return AuthorizationRequest(
+            "x", self.redirect_uri, None, "", "files", self.origin, SCOPES, two_factor=True,
+            optional=SCOPES[1:],
+        )  # fmt: skip
 
     @property
     def elsewhere(self) -> str:
@@ -130,12 +149,9 @@ class BrowserSite:
 
     async def consent(self, request: Request) -> Response:
         client = identify(OAuthClient("x", ClientKind.DYNAMIC, "Claude", "", ()), self.redirect_uri)
-        asked = AuthorizationRequest(
-            "x", self.redirect_uri, None, "", "files", self.origin, ("mcp:files",), two_factor=True
-        )
         about = {"tab": request.query_params["tab"]}
         token, cookie = self.browser.form_token(request, CONSENT, about)
-        return self.pages.consent(asked, client, token, cookie)
+        return self.pages.consent(self.asked, client, SERVER, token, cookie)
 
     async def approve(self, request: Request) -> Response:
         form = await read_form(request)
@@ -146,6 +162,7 @@ class BrowserSite:
             self.posted.append((origin, "refused"))
             return self.pages.error(403, "No", "Nothing was done.")
         self.posted.append((origin, f"{form['decision']} {about['tab']}"))
+        self.unwanted = unwanted_scopes(self.asked, form)
         state = secrets.token_urlsafe(32)
         self.issuer.asked[state] = UpstreamAuthorizationRequest(
             True, f"{self.origin}/authz/callback", frozenset(), None, state, "n", "v"
@@ -187,7 +204,7 @@ async def site() -> AsyncIterator[BrowserSite]:
         )
         evil = f"http://127.0.0.1:{ports[2]}"
         sealer, records = Sealer(["a" * 32], lambda: NOW), FakeRecords()
-        pages, browser = Pages(origin, issuer.url), BrowserCookies(sealer, origin)
+        pages, browser = Pages(origin, issuer.url, WORDS), BrowserCookies(sealer, origin)
         made = BrowserSite(origin, evil, issuer, sealer, records, pages, browser)
         made.redirect_uri = f"{evil}/client"
         fronts[0].app = browser_app(
@@ -245,7 +262,8 @@ class Drive:
         self._runner.run(self._whole(work, options))
 
     async def _whole(self, work: Work, options: dict[str, Any]) -> None:
-        context = await self._chromium.new_context(java_script_enabled=False, **options)
+        settings = {"java_script_enabled": False} | options
+        context = await self._chromium.new_context(**settings)
         context.set_default_timeout(30_000)
         try:
             async with site() as made:
@@ -370,6 +388,58 @@ def test_a_callback_that_opens_a_program(drive: Drive, decision: str) -> None:
         assert not any("form-action" in each for each in said)
 
     drive(work)
+
+
+def test_a_person_leaves_a_scope_out(drive: Drive) -> None:
+    """Boxes are ticked as the page comes, so that consent means what it always meant; what the
+    person unticks, by its label too, is what the gateway hears, and what is needed has no box.
+    """
+
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
+        page = await context.new_page()
+        await page.goto(f"{made.origin}/consent?tab=0")
+        boxes = page.get_by_role("checkbox")
+        assert [await box.is_checked() for box in await boxes.all()] == [True, True]
+        await page.get_by_text("change and delete your files").click()
+        assert [await box.is_checked() for box in await boxes.all()] == [True, False]
+        await page.get_by_role("button", name="Allow and log in").click()
+        await page.wait_for_url(f"{made.redirect_uri}?tab=0")
+        assert made.unwanted == {"mcp:files:write"}
+        await page.goto(f"{made.origin}/consent?tab=1")
+        await page.get_by_role("button", name="Allow and log in").click()
+        await page.wait_for_url(f"{made.redirect_uri}?tab=1")
+        assert made.unwanted == frozenset()
+
+    drive(work)
+
+
+def test_local_times(drive: Drive) -> None:
+    """With scripts, times are those of the person's own zone, and UTC is their tip; the policy
+    lets our script run, and no other that stands on the page.
+    """
+
+    async def work(made: BrowserSite, context: BrowserContext) -> None:
+        page = await context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(made.link(at=NOW))
+        time = page.locator("time")
+        assert await time.inner_text() == "23 Nov 2026, 02:21 GMT+5:30"
+        assert await time.get_attribute("title") == "22 Nov 2026, 20:51 UTC"
+        assert said == []
+        refused = await page.evaluate(
+            """() => new Promise((resolve) => {
+              document.addEventListener("securitypolicyviolation", (event) =>
+                resolve(event.effectiveDirective));
+              const script = document.createElement("script");
+              script.append("document.title = 'run'");
+              document.body.append(script);
+            })"""
+        )
+        assert refused in ("script-src-elem", "require-trusted-types-for")
+        assert await page.title() != "run"
+
+    drive(work, java_script_enabled=True, timezone_id="Asia/Kolkata")
 
 
 @pytest.mark.attack("framing")

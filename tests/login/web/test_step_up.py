@@ -90,6 +90,16 @@ def test_waits_for_a_click(pages: FakeGateway) -> None:
     assert "refresh" not in page.headers
 
 
+def test_names_the_client_as_it_calls_itself(pages: FakeGateway) -> None:
+    """Where the grant is known the page has the client's own name, marked as such; else none."""
+    pages.names.names = {TICKET.grant: "Claude Desktop"}
+    browser = pages.browser()
+    page = pages.get(browser, f"{START}?ticket={pages.ticket()}")
+    assert "It calls itself “Claude Desktop”." in words(page)
+    other = pages.get(browser, f"{START}?ticket={pages.ticket(grant='another')}")
+    assert "It calls itself" not in words(other)
+
+
 @pytest.mark.attack("step-up-link-forged")
 def test_only_our_tickets(pages: FakeGateway) -> None:
     """No ticket, a made-up one, an old one, one of another issuer's person: no page to click on."""

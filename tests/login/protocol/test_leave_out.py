@@ -1,0 +1,61 @@
+"""What a person leaves out of a consent."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.login.protocol.authorization import AuthorizationRequest, leave_out
+from authz.login.protocol.resources import MOST_OPTIONAL, ResourceServer
+from authz.login.protocol.values import ClientKind, OAuthClient
+from authz.login.web.scope_list import unwanted_scopes
+
+NOTES = "https://mcp.example.test/notes"
+LOOPBACK = "http://127.0.0.1:43210/callback"
+
+
+@pytest.mark.attack("scope-left-out")
+@given(
+    own=st.frozensets(st.sampled_from("abcd")),
+    tools=st.frozensets(st.sampled_from(["a", "b", "c", "d", "groups", "profile"])),
+    groups=st.booleans(),
+    asked=st.frozensets(st.sampled_from("abcdef")),
+    ticked=st.frozensets(st.sampled_from([*(f"scope-{each}" for each in range(8)), "x"])),
+)
+def test_what_is_left_out_is_gone_and_nothing_else(
+    own: frozenset[str],
+    tools: frozenset[str],
+    groups: bool,
+    asked: frozenset[str],
+    ticked: frozenset[str],
+) -> None:
+    """Whatever a form says: what is unticked is not asked of Authelia, what is needed stays, and
+    nothing is there that was not on the page.
+    """
+    target = ResourceServer("s", NOTES, own, own | tools, two_factor=False, groups=groups)
+    client = OAuthClient("x", ClientKind.CONFIGURED, "", "", ())
+    shown = target.grantable(asked, client, "x")
+    wanted = AuthorizationRequest(
+        "x", LOOPBACK, None, "", "s", NOTES, tuple(sorted(shown)), two_factor=False,
+        optional=tuple(sorted(target.optional(shown))),
+    )  # fmt: skip
+    form = dict.fromkeys(ticked, "on")
+    left = leave_out(wanted, unwanted_scopes(wanted, form), target)
+    gone = shown - set(left.scopes)
+    assert set(left.scopes) <= shown
+    assert shown & target.needed <= set(left.scopes)
+    unticked = {each for at, each in enumerate(wanted.optional) if f"scope-{at}" not in ticked}
+    assert gone == unticked
+    assert left.restricted == bool(gone)
+    assert target.upstream(frozenset(left.scopes), offline=False).isdisjoint(gone)
+    # Of another page than that of now: what has become needed stays all the same.
+    assert leave_out(wanted, shown, replace(target, own=shown)).scopes == wanted.scopes
+
+
+def test_no_more_can_be_left_out_than_a_form_holds() -> None:
+    """With more scopes than that the page has no boxes, and consent is for all, as it says."""
+    scopes = frozenset(f"s{number}" for number in range(MOST_OPTIONAL + 1))
+    target = ResourceServer("s", NOTES, frozenset(), scopes, two_factor=False, groups=False)
+    assert target.optional(scopes) == frozenset()
+    assert len(target.optional(scopes - {"s0"})) == MOST_OPTIONAL
