@@ -390,7 +390,7 @@ def test_every_page_says_the_same_of_a_log_in(client: OAuthClient, redirect_uri:
         PAGES.page("step_up.html", step_up, has_form=True),
         PAGES.page(
             "log_ins.html",
-            {"account": "", "grants": [row], "lately": [], "sign_out_token": "t"},
+            {"account": "", "grants": [row], "proofs": [], "lately": [], "sign_out_token": "t"},
             has_form=True,
         ),
     )
