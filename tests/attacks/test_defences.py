@@ -1182,7 +1182,7 @@ LOG_IN = (
     ),
     Defence(
         "Nobody is put in another's place", "authz/login/store/people.py", "all",
-        "if digest(*Person(self._issuer, record.subject)) == name:", "if True:",
+        "if self._name(record.subject) == name:", "if True:",
         ("tests/login/store/test_people.py",),
     ),
     Defence(
@@ -1314,8 +1314,9 @@ TOOL_LISTS = (
     ),
     Defence(
         "A form ends the step-up or approval of its person", "authz/login/web/sessions.py",
-        "end_proof", "if session is not None and session.subject == wanted.subject:",
-        "if session is not None:", ("tests/login/web/test_sessions.py",),
+        "end_proof",
+        "if session is not None and session.subject == wanted.subject:\n            proof",
+        "if session is not None:\n            proof", ("tests/login/web/test_sessions.py",),
     ),
     Defence(
         "A server's text does not act on a terminal", "authz/cli/revocation_commands.py",
