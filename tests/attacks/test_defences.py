@@ -1181,7 +1181,7 @@ LOG_IN = (
         "return found", ("tests/cli/test_revocation_names.py",),
     ),
     Defence(
-        "Nobody is put in another's place", "authz/login/store/people.py", "all",
+        "Nobody is put in another's place", "authz/login/store/people.py", "_opened",
         "if self._name(record.subject) == name:", "if True:",
         ("tests/login/store/test_people.py",),
     ),
@@ -1313,10 +1313,9 @@ TOOL_LISTS = (
         "if (listed.grant, listed.server) in clients:", ("tests/login/web/test_approval.py",),
     ),
     Defence(
-        "A form ends the step-up or approval of its person", "authz/login/web/sessions.py",
-        "end_proof",
-        "if session is not None and session.subject == wanted.subject:\n            proof",
-        "if session is not None:\n            proof", ("tests/login/web/test_sessions.py",),
+        "A form ends what is its person's", "authz/login/web/sessions.py", "_owner",
+        "if session is not None and session.subject == subject:", "if session is not None:",
+        ("tests/login/web/test_sessions.py",),
     ),
     Defence(
         "A server's text does not act on a terminal", "authz/cli/revocation_commands.py",

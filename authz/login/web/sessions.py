@@ -318,24 +318,19 @@ class SessionEndpoints:
     async def end(self, request: Request) -> Response:
         """End one of the person's grants."""
         wanted = self._cookies.check_post(request, await read_form(request), _END_FORM)
-        session = self._session(request)
-        # The form names whose it is: in the meantime another may have logged in here.
-        if session is not None and session.subject == wanted.subject:
-            person = Person(self._issuer, session.subject)
+        person = self._owner(request, wanted.subject)
+        if person is not None:
             await self._grants.end(person, wanted.grant)
         return redirect(self._url)
 
     async def end_proof(self, request: Request) -> Response:
         """End one of the person's step-ups or approvals."""
         wanted = self._cookies.check_post(request, await read_form(request), _END_PROOF_FORM)
-        session = self._session(request)
-        if session is not None and session.subject == wanted.subject:
-            proof = wanted.proof
-            await self._proofs.end(Person(self._issuer, session.subject), proof)
+        person, proof = self._owner(request, wanted.subject), wanted.proof
+        if person is not None:
+            await self._proofs.end(person, proof)
             step = "step_up" if proof.kind is ProofKind.STEP_UP else "approval"
-            self._log(
-                step, "ended", server=proof.server, grant=proof.grant, subject=session.subject
-            )
+            self._log(step, "ended", server=proof.server, grant=proof.grant, subject=person.subject)
         return redirect(self._url)
 
     async def sign_out(self, request: Request) -> Response:
@@ -350,6 +345,13 @@ class SessionEndpoints:
             return self._cookies.read(request, _SESSION_KEY, _SESSION)
         except NotThisBrowserError:
             return None
+
+    def _owner(self, request: Request, subject: str) -> Person | None:
+        """Return the person a form is of; None where another has logged in here meanwhile."""
+        session = self._session(request)
+        if session is not None and session.subject == subject:
+            return Person(self._issuer, subject)
+        return None
 
     def _proof_row(
         self, request: Request, session: SignedInPerson, proof: OwnProof
