@@ -70,6 +70,14 @@ def test_a_call_is_judged_by_its_tool(plane: str) -> None:
     assert reason_of(answer(asyncio.run(world(plane).check(raw)))) == Reason.TOOL_NOT_ALLOWED.label
 
 
+def test_a_call_of_the_official_client_is_judged() -> None:
+    """As Envoy Gateway passed it on: the mirror headers of 2026-07-28 are the body's."""
+    allowed, line = asked("envoy_gateway", "official client")
+
+    assert allowed.allowed
+    assert (line["mcp_method"], line["tool"]) == ("tools/call", "read_note")
+
+
 @pytest.mark.attack("partial-body")
 @pytest.mark.parametrize(
     ("plane", "name", "reason", "detail"),
