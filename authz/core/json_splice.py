@@ -20,6 +20,10 @@ _BLANKS: Final = re.compile(r"[ \t\n\r]*")  # RFC 8259, section 2
 Enter = Callable[[str, int], int | None]
 
 
+# Where a range begins and ends, and what takes its place.
+Edit = tuple[int, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """Hold one element of an array.
@@ -121,11 +125,11 @@ class JsonText:
         """Return the bytes of an element."""
         return self.text[element.start : element.end].encode()
 
-    def without(self, cuts: Iterable[tuple[int, int]]) -> bytes:
-        """Return the document without some ranges, which are in order and do not overlap."""
+    def edited(self, edits: Iterable[Edit]) -> bytes:
+        """Return the document with some ranges replaced, which are in order and do not overlap."""
         pieces, at = list[str](), 0
-        for start, end in cuts:
-            pieces.append(self.text[at:start])
+        for start, end, text in edits:
+            pieces += (self.text[at:start], text)
             at = end
         pieces.append(self.text[at:])
         return "".join(pieces).encode()
@@ -141,8 +145,8 @@ class JsonText:
         return found.end()
 
 
-def cuts(elements: tuple[Element, ...], kept: tuple[Element, ...]) -> list[tuple[int, int]]:
-    """Return the ranges to cut out of a document so that an array holds the kept elements alone.
+def cuts(elements: tuple[Element, ...], kept: tuple[Element, ...]) -> list[Edit]:
+    """Return the edits of a document after which an array holds the kept elements alone.
 
     Each kept element but the first keeps the comma and the blanks that stood before it.
 
@@ -153,12 +157,12 @@ def cuts(elements: tuple[Element, ...], kept: tuple[Element, ...]) -> list[tuple
     if len(kept) == len(elements):
         return []
     if not kept:
-        return [(elements[0].start, elements[-1].end)]
+        return [(elements[0].start, elements[-1].end, "")]
     first = kept[0].start
-    ranges = [(elements[0].start, first)] if elements[0].start != first else []
+    ranges = [(elements[0].start, first, "")] if elements[0].start != first else []
     keep, before = {each.start for each in kept}, elements[0]
     for element in elements:
         if element.start > first and element.start not in keep:
-            ranges.append((before.end, element.end))
+            ranges.append((before.end, element.end, ""))
         before = element
     return ranges

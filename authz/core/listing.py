@@ -19,7 +19,7 @@ from authz.core import mcp
 from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.evaluation import could_be_allowed
 from authz.core.identity_cache import IdentityCache
-from authz.core.json_splice import Element, JsonText, cuts
+from authz.core.json_splice import Edit, Element, JsonText, cuts
 from authz.core.methods import TOOLS_CALL
 from authz.core.policy import OperationKind, Policy, Server
 from authz.core.principal import Principal
@@ -37,6 +37,9 @@ NOT_SHOWN_SENTENCE: Final = (
 MAX_ELEMENTS: Final = 10_000
 # Nanoseconds for a byte, as `strict_json` estimates them: a dense schema takes half of it.
 _WORK_PER_BYTE: Final = 100
+# MCP 2026-07-28, `CacheableResult`: whether a client may show a result to other people, too.
+_CACHE_SCOPE: Final = "cacheScope"
+_PRIVATE: Final = "private"
 
 
 class ListFault(Enum):
@@ -183,7 +186,7 @@ class FilteredMessage:
     """Hold a message without what its reader does not see.
 
     Attributes:
-        body: the message; the same bytes where nothing was hidden.
+        body: the message; the very object that was read where nothing is to be changed.
         hidden: how many things are left out.
     """
 
@@ -214,6 +217,7 @@ class ListMessage:
         self._body = body
         self._lists = {each.member: each for each in lists}
         self._found: list[tuple[Listed, tuple[Element, ...]]] = []
+        self._shared: Edit | None = None
         try:
             self._json = JsonText(body, max_depth=MAX_DEPTH, max_work=_work(len(body)))
             self._read()
@@ -228,8 +232,11 @@ class ListMessage:
         )
 
     def filtered(self, shows: Shows) -> FilteredMessage:
-        """Leave out what is not shown, and what has no name; every other byte stays."""
-        ranges, hidden = list[tuple[int, int]](), 0
+        """Leave out what is not shown, and what has no name; every other byte stays.
+
+        A list that is one person's is not for a cache of several: `cacheScope` becomes `private`.
+        """
+        edits, hidden = list[Edit](), 0
         for listed, elements in self._found:
             kept = tuple(
                 [
@@ -240,8 +247,10 @@ class ListMessage:
                 ]
             )
             hidden += len(elements) - len(kept)
-            ranges += cuts(elements, kept)
-        return FilteredMessage(self._json.without(ranges) if ranges else self._body, hidden)
+            edits += cuts(elements, kept)
+        if self._found and self._shared is not None:
+            edits = sorted([*edits, self._shared])
+        return FilteredMessage(self._json.edited(edits) if edits else self._body, hidden)
 
     def _read(self) -> None:
         start = self._json.start()
@@ -255,10 +264,15 @@ class ListMessage:
         if name != "result" or not self._json.opens(at, "{"):
             return None
         names, end = self._json.object(at, self._enter_list)
-        _check_names(names, self._lists)
+        _check_names(names, {*self._lists, _CACHE_SCOPE})
         return end
 
     def _enter_list(self, name: str, at: int) -> int | None:
+        if name == _CACHE_SCOPE:
+            value, end = self._json.value(at)
+            if value != _PRIVATE:
+                self._shared = (at, end, f'"{_PRIVATE}"')
+            return end
         listed = self._lists.get(name)
         if listed is None:
             return None

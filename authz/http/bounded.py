@@ -4,6 +4,7 @@ Invariant: a body counts only whole, within its bound and uncompressed, and litt
 bound is ever held. How long it may take is the caller's to bound.
 """
 
+import re
 from collections.abc import AsyncIterable, Container
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,11 +12,24 @@ from typing import Final
 import httpx
 
 _UNCOMPRESSED: Final = "identity"
+_UTF8: Final = re.compile(r"\s*charset=(utf-?8|\"utf-?8\")\s*;?\s*")
 
 
 def media_type(content_type: str) -> str:
     """Return the media type of a body, without its parameters (RFC 9110, section 8.3.1)."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def is_utf8(content_type: str) -> bool:
+    """Tell whether no reader takes a body of this type for text in another encoding than UTF-8.
+
+    False where anything but `charset=utf-8` could name an encoding, to whatever parser: some decode
+    by the first parameter of that name, others by the last, and some read RFC 2231's `charset*`.
+    """
+    parameters = content_type.partition(";")[2].lower()
+    if "charset" not in parameters:
+        return True
+    return _UTF8.fullmatch(parameters) is not None
 
 
 class BoundedReadError(Exception):

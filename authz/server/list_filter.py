@@ -7,6 +7,7 @@ reaches a client but as `ListMessage.filtered` returns it (tests/server/test_lis
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -33,7 +34,7 @@ from authz.core.listing import (
 )
 from authz.envoy import list_codec
 from authz.envoy.list_codec import BodyChunk, PartError, ResponseHead
-from authz.http.bounded import media_type
+from authz.http.bounded import is_utf8, media_type
 from authz.server.check import Snapshot
 from authz.telemetry.metrics import UNKNOWN
 from authz.telemetry.recorder import Recorder
@@ -43,6 +44,9 @@ JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 # Bytes that one worker holds of responses that are not whole yet.
 MAX_HELD: Final = 64 << 20
+# And of those of one server: one that never ends its lists stops no other's. It is the longest
+# list that can be configured.
+MAX_HELD_OF_SERVER: Final = 16 << 20
 # Bytes of a message from which on it is read in a thread, so that nobody's check waits for it.
 _LONG: Final = 32 * 1024
 _DIGITS: Final = 15  # of a Content-Length
@@ -81,8 +85,9 @@ class ListFilter:
         self.snapshot: Final = snapshot
         self.recorder: Final = recorder
         self.observer: Final = observer
-        # Bytes of all responses that are not whole yet.
+        # Bytes of all responses that are not whole yet, and of those by server.
         self.held = 0
+        self.held_of: Final = Counter[str]()
         # One at a time: they would only take one another's time.
         self.thread: Final = asyncio.Lock()
 
@@ -142,10 +147,16 @@ class ListResponse:
         return list_codec.encode_body(data)
 
     def _hold(self, length: int) -> None:
-        self._of.held += length - self._held
+        of, server = self._of, self._told.get(SERVER_NAME, "")
+        of.held += length - self._held
+        of.held_of[server] += length - self._held
         self._held = length
-        if length and self._of.held > MAX_HELD:
+        if not of.held_of[server]:
+            del of.held_of[server]
+        if length and of.held > MAX_HELD:
             raise ListError(ListFault.OVERLOAD)
+        if length and of.held_of[server] > MAX_HELD_OF_SERVER:
+            raise ListError(ListFault.OVERLOAD, "too much of one server")
 
     def _record(self, error: ListError) -> None:
         told, known = self._told, self._of.snapshot().policy.servers
@@ -259,6 +270,8 @@ def _body(head: ResponseHead, reader: _MessageFilter, longest: int) -> _Body:
         if _is_refusal(headers):
             return _UnchangedBody()
         raise ListError(ListFault.MEDIA_TYPE)
+    if not is_utf8(headers.get(list_codec.TYPE, "")):
+        raise ListError(ListFault.ENCODING, "a charset other than UTF-8")
     if headers.get(list_codec.ENCODING, "identity").strip().lower() != "identity":
         raise ListError(ListFault.ENCODING)
     if media == EVENTS:
@@ -270,7 +283,11 @@ def _body(head: ResponseHead, reader: _MessageFilter, longest: int) -> _Body:
 
 
 def _is_refusal(headers: Mapping[str, str]) -> bool:
-    return headers.get(list_codec.STATUS, "")[:1] in {"4", "5"}
+    # Clients look for the beginning of the type, or for a part of it.
+    media = headers.get(list_codec.TYPE, "").lower()
+    return headers.get(list_codec.STATUS, "")[:1] in {"4", "5"} and not any(
+        each in media for each in (JSON, EVENTS)
+    )
 
 
 class _UnchangedBody:
@@ -355,4 +372,4 @@ class _EventBody:
             filtered = await self._reader.filtered(data)
         except ListError as error:
             return with_data(event, self._reader.error(error))
-        return with_data(event, filtered.body) if filtered.hidden else event
+        return event if filtered.body is data else with_data(event, filtered.body)

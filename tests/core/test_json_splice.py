@@ -60,7 +60,7 @@ def test_what_is_left_of_an_array_is_its_bytes_without_the_others(
     elements = read_array(text)
     assert [element.value for element in elements] == values
     kept = tuple(each for each in elements if random.random() < 0.5)
-    left = text.without(cuts(elements, kept))
+    left = text.edited(cuts(elements, kept))
     assert loads(left) == [each.value for each in kept]
     after = json_text(left)
     assert [after.raw(each) for each in read_array(after)] == [text.raw(each) for each in kept]

@@ -167,6 +167,20 @@ def test_every_other_byte_stays() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.attack("list-of-another-person")
+@pytest.mark.parametrize("said", [b'"public"', b'"PUBLIC"', b"null", b'{"a":1}'])
+def test_a_filtered_list_is_private(said: bytes) -> None:
+    """MCP 2026-07-28: a cache may show a `public` result to anybody. Nothing else is changed, and
+    nothing of a result that holds no list.
+    """
+    body = b'{"result":{ "cacheScope" :%s, "tools":[{"name":"a"},{"name":"b"}],"ttlMs":1}}'
+    found = ListMessage(body % said, EVERY).filtered(lambda _, name: name == "a").body
+    assert found == b'{"result":{ "cacheScope" :"private", "tools":[{"name":"a"}],"ttlMs":1}}'
+    assert ListMessage(found, EVERY).filtered(lambda *_: True).body is found
+    other = b'{"result":{"contents":[],"cacheScope":%s}}' % said
+    assert ListMessage(other, EVERY).filtered(lambda *_: True).body is other
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -201,6 +215,7 @@ def test_what_has_no_list_passes(body: bytes) -> None:
         (b'{"result":{"Tools":[{}]}}', ListFault.AMBIGUOUS),
         (b'{"result":{"tool\\u017f":[{}]}}', ListFault.AMBIGUOUS),
         (b'{"result":{"tools\\u0000":[{}]}}', ListFault.AMBIGUOUS),
+        (b'{"result":{"tools":[],"CacheScope":"public"}}', ListFault.AMBIGUOUS),
         ('{"result":{"\uff54ools":[{}]}}'.encode(), ListFault.AMBIGUOUS),
         (b'{"result":{"tools":{"0":{"name":"x"}}}}', ListFault.NO_LIST),
         (b'{"result":{"tools":null}}', ListFault.NO_LIST),

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,11 @@ TOLD = {
     RPC_ID: "7",
     REQUEST_ID: "2f1f",
 }
-RULES = policy(server(tools={"read_*": Rule()}), max_list=100_000)
+FILES = server(tools={"read_*": Rule()})
+RULES = replace(
+    policy(FILES, max_list=100_000),
+    servers={each.name: each for each in (FILES, replace(FILES, name="notes"))},
+)
 UNHURRIED = settings(deadline=None, max_examples=40)  # a busy machine is no failure
 
 
@@ -101,6 +106,7 @@ def head(
     ended: bool = False,
     status: str = "200",
     told: str = "tools/list",
+    server: str = "files",
     **more: str,
 ) -> bytes:
     message = wire.ProcessingRequest()
@@ -110,7 +116,7 @@ def head(
         line = message.response_headers.headers.headers.add()
         line.key, line.raw_value = name.replace("_", "-"), value.encode()
     fields = message.metadata_context.filter_metadata["envoy.filters.http.ext_authz"].fields
-    for name, value in (TOLD | {LIST: told}).items():
+    for name, value in (TOLD | {LIST: told, SERVER_NAME: server}).items():
         if told != RESUMED or name != RPC_ID:
             fields[name].string_value = value
     return message.SerializeToString()
@@ -236,6 +242,14 @@ def test_who_observes_sees_all_of_it(world: ListWorld) -> None:
         ([head("text/plain", status="203")], ListFault.MEDIA_TYPE),
         ([head(content_encoding="gzip")], ListFault.ENCODING),
         ([head("text/event-stream", content_encoding="br")], ListFault.ENCODING),
+        ([head("text/event-stream; charset=utf-7")], ListFault.ENCODING),
+        ([head("text/event-stream;CHARSET=unicode_escape")], ListFault.ENCODING),
+        ([head("text/event-stream; charset=utf-8; charset=utf-16le")], ListFault.ENCODING),
+        ([head("text/event-stream; charset*=us-ascii''utf-7")], ListFault.ENCODING),
+        ([head('application/json; x="; charset=hz-gb-2312"')], ListFault.ENCODING),
+        ([head("application/json,text/plain", status="400")], ListFault.MEDIA_TYPE),
+        ([head("application/json-seq", status="404")], ListFault.MEDIA_TYPE),
+        ([head("text/plain,text/event-stream", status="500")], ListFault.MEDIA_TYPE),
         ([head(content_length="100001")], ListFault.TOO_LARGE),
         ([head(content_length="9" * 5000)], ListFault.TOO_LARGE),
         ([head(content_length="1,1")], ListFault.TOO_LARGE),
@@ -286,6 +300,68 @@ def test_an_event_that_does_not_end_is_filtered(world: ListWorld) -> None:
     """Some clients read what stands at the end of a stream as an event."""
     sent = [chunk(b"data: {}\n\ndata: " + listed("read_a", "other")), chunk(b"", ended=True)]
     assert world.run(head("text/event-stream"), *sent) == b"data: {}\n\ndata: " + listed("read_a")
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF8",
+        'application/json; charset="utf-8";',
+        "application/json; profile=x",
+    ],
+)
+def test_a_list_may_say_that_it_is_utf8(world: ListWorld, media: str) -> None:
+    """As many servers do, with the spellings of it that nobody misreads."""
+    assert world.run(head(media), chunk(listed("other"), ended=True)) == listed()
+
+
+@pytest.mark.attack("list-unfiltered")
+def test_what_clients_decode_otherwise_does_not_pass(world: ListWorld) -> None:
+    """Both official Python SDKs decode events by the charset: these bytes are a list to them."""
+    event = b"+AGQ-ata: " + listed("read_a", "other") + b"\n\n"
+    assert event.decode("utf-7").startswith('data: {"jsonrpc"')
+    with pytest.raises(ListError):
+        world.run(head("text/event-stream; charset=utf-7"), chunk(event, ended=True))
+
+
+@pytest.mark.attack("list-of-another-person")
+@pytest.mark.parametrize("media", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("names", [(), ("other",)])
+def test_a_filtered_list_is_for_no_shared_cache(
+    world: ListWorld, media: str, names: tuple[str, ...]
+) -> None:
+    """A list is its reader's, also where nothing was hidden: `public` would show it to others."""
+    message = listed("read_a", *names)[:-2] + b', "cacheScope": "public", "ttlMs": 9}}'
+    sent = message if media == "application/json" else b"data: " + message + b"\n\n"
+    found = world.run(head(media), chunk(sent, ended=True)).removeprefix(b"data: ")
+    result = json.loads(found)["result"]
+    assert result == {"tools": [{"name": "read_a"}], "cacheScope": "private", "ttlMs": 9}
+
+
+@pytest.mark.attack("huge-tool-list")
+def test_a_server_that_never_ends_its_lists_stops_no_other(
+    world: ListWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One server holds a part of the memory at most, and gets it back."""
+    monkeypatch.setattr(list_filter, "MAX_HELD_OF_SERVER", 100)
+
+    async def asked() -> None:
+        first, second, third = (world.filter.open() for _ in range(3))
+        for response in (first, second):
+            await response.answer(head())
+        await first.answer(chunk(b"{" * 60))
+        with pytest.raises(ListError) as caught:
+            await second.answer(chunk(b"{" * 60))
+        assert caught.value.fault is ListFault.OVERLOAD
+        second.close()
+        await third.answer(head(server="notes"))
+        await third.answer(chunk(b"{" * 60))
+        first.close()
+        third.close()
+        assert not world.filter.held_of
+
+    asyncio.run(asked())
 
 
 @pytest.mark.parametrize("status", ["400", "404", "503"])
