@@ -4,14 +4,14 @@ Invariant: a message that could name a prompt or resource in a way that is not r
 unreadable, never about nothing (tests/core/test_operations.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from authz.core.mcp import CHANGES, LISTENING, Message
 from authz.core.methods import COMPLETE, LISTEN, METHODS, PROMPTS_GET, TOOLS_CALL
 from authz.core.policy import OperationKind
-from authz.core.resource_uris import is_strict_template, is_strict_uri
+from authz.core.resource_uris import expand, is_strict_template, is_strict_uri
 from authz.core.strict_json import folded, unmistakable
 
 MAX_SUBSCRIPTIONS: Final = 128
@@ -83,7 +83,7 @@ def operations(message: Message) -> tuple[Operation, ...]:
         kind, member, acts = named
         return (_operation(kind, message.params.get(member), acts=acts),)
     if message.method == COMPLETE:
-        return (_reference(message.params.get("ref")),)
+        return _referred(message.params)
     return _subscriptions(message.params) if message.method == LISTEN else ()
 
 
@@ -112,16 +112,58 @@ def _texts(found: list[object]) -> tuple[str, ...]:
     return tuple([each for each in found[:MAX_SUBSCRIPTIONS] if isinstance(each, str)])
 
 
-def _reference(ref: object) -> Operation:
-    if not isinstance(ref, dict) or not unmistakable(ref):
-        raise UnreadableOperationError
-    if any(key not in _REFERRING and folded(key) in _REFERRING for key in ref):
+def _referred(params: Mapping[str, object]) -> tuple[Operation, ...]:
+    """Return what a completion is for: of a template also what its arguments make of it.
+
+    `note://{room}/{id}` with the room `board` asks after the notes of that room.
+    """
+    ref = params.get("ref")
+    if not isinstance(ref, dict) or not _is_plain(ref, _REFERRING):
         raise UnreadableOperationError
     kind = ref.get("type")
     named = _REFERENCES.get(kind) if isinstance(kind, str) else None
-    if named is None:
+    # Nobody knows whether a server goes by the type or by what is named.
+    if named is None or len(_REFERRING.intersection(ref)) != len(("type", named[1])):
         raise UnreadableOperationError
-    return _operation(named[0], ref.get(named[1]), acts=False, template=True)
+    found = _operation(named[0], ref.get(named[1]), acts=False, template=True)
+    if "{" not in found.name or found.kind is not OperationKind.RESOURCE:
+        return (found,)
+    try:
+        filled = expand(found.name, _given(params))
+    except ValueError:  # lone surrogates, too
+        raise LooseUriError from None
+    if filled == found.name:
+        return (found,)
+    return (found, _operation(found.kind, filled, acts=False, template=True))
+
+
+def _given(params: Mapping[str, object]) -> dict[str, str]:
+    """Return the arguments that a completion says: those chosen before, and the one begun."""
+    argument, context = params.get("argument"), params.get("context", {})
+    if not isinstance(argument, dict) or not isinstance(context, dict):
+        raise UnreadableOperationError
+    before = context.get("arguments", {})
+    if not isinstance(before, dict) or not (
+        _is_plain(argument, {"name", "value"}) and _is_plain(context, {"arguments"})
+    ):
+        raise UnreadableOperationError
+    name, value = argument.get("name"), argument.get("value")
+    if not (isinstance(name, str) and isinstance(value, str)) or not unmistakable(before.keys()):
+        raise UnreadableOperationError
+    # A server may go by either.
+    if before.get(name, value) != value:
+        raise UnreadableOperationError
+    found = {**before, name: value}
+    if not all(isinstance(each, str) for each in found.values()):
+        raise UnreadableOperationError
+    return {each: text for each, text in found.items() if text}
+
+
+def _is_plain(members: Mapping[str, object], known: Collection[str]) -> bool:
+    """Tell whether no parser takes another member for one of those that are known."""
+    return unmistakable(members.keys()) and not any(
+        key not in known and folded(key) in known for key in members
+    )
 
 
 def _subscriptions(params: Mapping[str, object]) -> tuple[Operation, ...]:

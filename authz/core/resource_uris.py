@@ -9,11 +9,12 @@ test_resource_uris.py).
 """
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from unicodedata import normalize
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 MAX_WILDCARDS: Final = 4
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}(?=:)")
@@ -34,8 +35,15 @@ _NEVER_ESCAPED: Final = frozenset(
 # WHATWG URL Standard, "special schemes", with the ports that it leaves out.
 _SPECIAL: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21", "file": ""}
 # RFC 6570: an expression of a URI template.
-_EXPRESSION: Final = re.compile(r"\{[+#./;?&]?[A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?"
-                                r"(?:,[A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?)*\}")  # fmt: skip
+_EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)([A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?"
+                                r"(?:,[A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?)*)\}")  # fmt: skip
+# Section 3.2: what an expression begins with, what stands between its values, and whether these are
+# named; `#` is left out, since a fragment is the client's.
+_OPERATORS: Final = {
+    "": ("", ",", False), "+": ("", ",", False), ".": (".", ".", False), "/": ("/", "/", False),
+    ";": (";", ";", True), "?": ("?", "&", True), "&": ("&", "&", True),
+}  # fmt: skip
+_KEPT: Final = ":/?#[]@!$&'()*+,;="  # section 3.2.3, reserved expansion
 
 
 def is_strict_uri(text: str) -> bool:
@@ -70,6 +78,34 @@ def is_strict_uri(text: str) -> bool:
 def is_strict_template(text: str) -> bool:
     """Tell whether a text is a URI, or a template of URIs (RFC 6570), in its one spelling."""
     return _SCHEME.match(text) is not None and is_strict_uri(_EXPRESSION.sub("x", text))
+
+
+def expand(template: str, values: Mapping[str, str]) -> str:
+    """Return a template with the values that are known; what is not known stays an expression.
+
+    Values keep their slashes and other reserved characters, as a server that replaces text keeps
+    them: the strictest reading, where dot segments show.
+
+    Raises:
+        ValueError: where a value is to be cut, which servers do or do not.
+    """
+
+    def filled(expression: re.Match[str]) -> str:
+        operator, specs = expression.groups()
+        names = [spec.removesuffix("*").partition(":")[0] for spec in specs.split(",")]
+        if operator not in _OPERATORS or values.keys().isdisjoint(names):
+            return expression.group()
+        if ":" in specs:
+            raise ValueError("a value that is to be cut")
+        first, between, named = _OPERATORS[operator]
+        found = [
+            (f"{name}=" if named else "")
+            + (quote(values[name], safe=_KEPT) if name in values else f"{{{name}}}")
+            for name in names
+        ]
+        return first + between.join(found)
+
+    return _EXPRESSION.sub(filled, template)
 
 
 def is_pattern(text: str) -> bool:

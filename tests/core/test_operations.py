@@ -174,6 +174,80 @@ def test_a_completion_of_a_template_is_judged_by_its_text() -> None:
     )
 
 
+# A protected place within an open one.
+ROOMS = replace(
+    NAMED,
+    prompts=(),
+    resources=rules(("note://*", Rule()), ("note://secret/*", WRITE), ("file:///public/*", Rule())),
+)
+
+
+def filled(uri: str, argument: object, **context: object) -> bytes:
+    return rpc(
+        COMPLETE, ref={"type": "ref/resource", "uri": uri}, argument=argument, **context
+    )  # fmt: skip
+
+
+@pytest.mark.attack("resources")
+@pytest.mark.parametrize(
+    ("uri", "value", "before", "allowed"),
+    [
+        ("note://{room}/{id}", "", {"room": "other"}, True),
+        ("note://{room}/{id}", "", {"room": "secret"}, False),
+        ("note://{room}/{id}", "a", {"room": "secret"}, False),
+        ("note://{room}{/id}", "a", {"room": "secret"}, False),
+        ("note://{+room}/{id}", "", {"room": "secret/a"}, False),
+        ("note://{room}/{id}", "", {"room": "secret/a"}, False),
+        ("note://{room}/{id}", "", {"room": "Secret"}, False),
+        ("note://{room}/{id}", "", {"room": "\u017fecret"}, False),
+        ("note://{room}/{id}", "", {"room": "x/../secret"}, False),
+        ("note://{room:6}/{id}", "", {"room": "secretx"}, False),
+        ("note://s{a}{b}/{id}", "", {"a": "ecr", "b": "et"}, False),
+        ("file:///public/{+id}", "a/b", {}, True),
+        ("file:///public/{id}", "a b", {}, True),
+        ("file:///public/{+id}", "../etc/", {}, False),
+        ("file:///public/{id}", "../etc", {}, False),
+        ("file:///public/{id}", "..\\etc", {}, False),
+        ("file:///public/{id}", "%2e%2e/etc", {}, False),
+        ("file:///public/{id}", "\uff0e\uff0e/etc", {}, False),
+        ("file:///public/a{?id,q}", "x", {}, True),
+        ("file:///public/a{;id}", "x", {}, True),
+        ("file:///public/a{#id}", "x", {}, True),
+    ],
+)
+def test_a_completion_of_a_template_is_judged_as_its_arguments_fill_it_in(
+    uri: str, value: str, before: dict[str, str], allowed: bool
+) -> None:
+    """A protected place is not asked after by way of a template of all places."""
+    body = filled(uri, {"name": "id", "value": value}, context={"arguments": before})
+    assert (reason(body, ROOMS) is None) is allowed
+    assert reason(body, replace(NAMED, resources=())) is None
+
+
+@pytest.mark.attack("resources")
+@pytest.mark.parametrize(
+    ("argument", "context"),
+    [
+        ({"name": "id", "value": "", "Value": "secret"}, {}),
+        ({"name": "id", "value": 7}, {}),
+        ({"value": ""}, {}),
+        ("id", {}),
+        ({"name": "id", "value": "a"}, {"arguments": {"id": "b"}}),
+        ({"name": "id", "value": ""}, {"arguments": {"room": ["secret"]}}),
+        ({"name": "id", "value": ""}, {"arguments": {"room": "a", "Room": "secret"}}),
+        ({"name": "id", "value": ""}, {"Arguments": {"room": "secret"}}),
+        ({"name": "id", "value": ""}, {"arguments": []}),
+        ({"name": "id", "value": ""}, []),
+    ],
+)
+def test_arguments_of_a_completion_that_could_be_read_differently(
+    argument: object, context: object
+) -> None:
+    """What fills a template in cannot be told: refused."""
+    body = filled("note://{room}/{id}", argument, context=context)
+    assert refusal(body, ROOMS) == (Reason.RESOURCE_NOT_ALLOWED, Detail.OPERATION_UNREADABLE)
+
+
 @pytest.mark.attack("resources")
 @pytest.mark.parametrize(
     "ref",
@@ -184,6 +258,8 @@ def test_a_completion_of_a_template_is_judged_by_its_text() -> None:
         {"type": "ref/prompt", "name": " review_a"},
         {"type": "ref/prompt", "name": "review_\u200b"},
         {"type": "ref/prompt", "name": "review_a", "Name": "secret"},
+        {"type": "ref/prompt", "name": "review_a", "uri": "note://secret/a"},
+        {"type": "ref/resource", "name": "review_a", "uri": "file:///public/a"},
         {"type": "ref/prompt", "Type": "ref/resource", "name": "review_a"},
         {"type": "ref/prompt", "name": "review_" + "a" * 300},
         {"Type": "ref/prompt", "name": "review_a"},
