@@ -942,9 +942,19 @@ LOG_IN = (
         ("tests/core/test_allowed_methods.py",),
     ),
     Defence(
-        "A completion names one thing", "authz/core/operations.py", "_reference",
-        "if any(key not in _REFERRING and folded(key) in _REFERRING for key in ref):", "if False:",
+        "A completion names one thing", "authz/core/operations.py", "_is_plain",
+        "key not in known and folded(key) in known for key in members",
+        "False for _ in ()", _OPERATIONS,
+    ),
+    Defence(
+        "A protected place is not asked after by way of a template",
+        "authz/core/operations.py", "_referred", "if filled == found.name:", "if True:",
         _OPERATIONS,
+    ),
+    Defence(
+        "A completion says the kind of what it names", "authz/core/operations.py", "_referred",
+        'named is None or len(_REFERRING.intersection(ref)) != len(("type", named[1])):',
+        "named is None:", _OPERATIONS,
     ),
     Defence(
         "No number is approved that readers take for another", "authz/core/exact_call.py",
@@ -973,6 +983,12 @@ LOG_IN = (
         "_is_seen",
         "if not character.isprintable() or _UNSEEN.match(character):",
         "if not character.isprintable():",
+        ("tests/login/web/test_visible_json.py",),
+    ),
+    Defence(
+        "What looks like a letter or sign of ASCII is shown as an escape",
+        "authz/login/web/visible_json.py", "_is_seen",
+        "if _LIKE_ASCII.match(character):", "if False:",
         ("tests/login/web/test_visible_json.py",),
     ),
     Defence(
@@ -1342,6 +1358,23 @@ LIST_FILTER = (
     Defence(
         "A compressed list does not pass", "authz/server/list_filter.py", "_body",
         "raise ListError(ListFault.ENCODING)", "return _UnchangedBody()", _LIST_FILTER,
+    ),
+    Defence(
+        "A list in another encoding than UTF-8 does not pass", "authz/server/list_filter.py",
+        "_body", 'if not is_utf8(headers.get(list_codec.TYPE, "")):', "if False:", _LIST_FILTER,
+    ),
+    Defence(
+        "A refusal that clients may read as JSON does not pass", "authz/server/list_filter.py",
+        "_is_refusal", "any(\n        each in media for each in (JSON, EVENTS)\n    )", "any(())", _LIST_FILTER,
+    ),
+    Defence(
+        "A filtered list is for no shared cache", "authz/core/listing.py", "filtered",
+        "if self._found and self._shared is not None:", "if False:", (*_LISTING, *_LIST_FILTER),
+    ),
+    Defence(
+        "A server that never ends its lists stops no other", "authz/server/list_filter.py",
+        "_hold", "if length and of.held_of[server] > MAX_HELD_OF_SERVER:", "if False:",
+        _LIST_FILTER,
     ),
     Defence(
         "An event is read whatever it begins with", "authz/server/list_filter.py", "_event",

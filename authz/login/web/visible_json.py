@@ -19,6 +19,18 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+# What Unicode's table of confusables (UTS #39) has for ASCII's letters and for its signs in paths,
+# addresses and commands, and NFKC leaves alone; not quotes, dashes and dots that people write.
+_LIKE_ASCII: Final = re.compile(
+    # Latin by name: single letters, phonetic ones, small capitals.
+    "[\u0184\u0185\u0196\u01bd\u01c0-\u01c3\u0237\u0241\u0242\u0251\u0261\u0262\u0269\u026a"
+    "\u0274\u0280\u028f\u0294\u0299\u029c\u029f\u1d00-\u1dbf\u2c60-\u2c7f\ua722-\ua7ff\uab30-\uab6f"
+    # Slashes, backslashes, colons, dots, lines, hyphens, tildes, stars, angles, double quotes.
+    "\u1735\u2041\u2044\u2215\u2571\u27cb\u29f8\u3033\u31d3\u2216\u2572\u27cd\u29f5\u29f9\u31d4"
+    "\u02d0\u02f8\u0589\u05c3\u16ec\u1803\u1809\u205a\u2236\u2027\u2219\u22c5\u2e31\u2e33"
+    "\u2223\u23d0\u2758\u02d7\u2010\u2011\u2043\u2212\u2053\u223c\u204e\u2055\u2217"
+    "\u02c2\u02c3\u276e\u276f\u02ba\u02ee\u2033]"
+)
 _MARKS: Final = 2  # on one letter
 _BLANKS: Final = 4  # in a row: more would push what follows out of sight
 # An escape of JSON, whose letters are no word's, or a word.
@@ -89,12 +101,14 @@ def _pieces(string: str) -> Iterator[Piece]:
 def _is_seen(character: str) -> bool:
     """Tell whether a character is seen as what it is.
 
-    Not seen so are the compatibility forms of ASCII (full-width and mathematical letters): they
-    look like it, and some servers take them for it.
+    Not seen so is what looks like ASCII: its compatibility forms (full-width and mathematical
+    letters), which some servers take for it, and letters and signs that no server does.
     """
     if character.isascii():
         return character.isprintable()
     if not character.isprintable() or _UNSEEN.match(character):
+        return False
+    if _LIKE_ASCII.match(character):
         return False
     plain = unicodedata.normalize("NFKC", character)
     return plain == character or not plain.isascii()
