@@ -1365,7 +1365,8 @@ LIST_FILTER = (
     ),
     Defence(
         "A refusal that clients may read as JSON does not pass", "authz/server/list_filter.py",
-        "_is_refusal", "any(\n        each in media for each in (JSON, EVENTS)\n    )", "any(())", _LIST_FILTER,
+        "_is_refusal", "any(\n        each in media for each in (JSON, EVENTS)\n    )", "any(())",
+        _LIST_FILTER,
     ),
     Defence(
         "A filtered list is for no shared cache", "authz/core/listing.py", "filtered",
