@@ -120,8 +120,9 @@ class IssuerConfig(Section):
         None,
     )
     serve: StrictBool = field(
-        "Whether Envoy also serves the issuer's portal under the issuer's own name. "
-        "Needs `internal`.",
+        "Whether Envoy also serves the issuer's portal: under the issuer's own name, or, where "
+        "there is one name for everything, under a path of the gateway's (`url: "
+        "https://mcp.example.com/auth`). Needs `internal`.",
         False,
     )
     serve_endpoints: StrictBool | None = field(
@@ -906,6 +907,12 @@ class Config(Section):
         return self.login == "front_door" or any(
             self.login_of(name) == "front_door" for name in self.named
         )
+
+    @property
+    def shares_origin(self) -> bool:
+        """Tell whether Envoy serves the issuer's portal on the gateway's own origin."""
+        issuer, gateway = urls.split(self.issuer.url), urls.split(self.gateway.url)
+        return self.issuer.serve and (issuer.host, issuer.port) == (gateway.host, gateway.port)
 
     @property
     def asks_approvals(self) -> bool:

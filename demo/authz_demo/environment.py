@@ -82,6 +82,7 @@ class Location:
         domain: what its names end in; `localhost` names lead to this machine everywhere.
         port, metrics, issuer_port: loopback ports.
         public_port: what the port is in URLs; 443 where clients are sent elsewhere by hand.
+        one_name: whether the issuer is under a path of the gateway's name.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class Location:
     metrics: int = 9464
     issuer_port: int = 0
     public_port: int | None = None
+    one_name: bool = False
 
     @property
     def gateway(self) -> str:
@@ -99,7 +101,9 @@ class Location:
     @property
     def issuer(self) -> str:
         """Return the issuer."""
-        return f"https://auth.{self.domain}{self._suffix}"
+        return (
+            f"{self.gateway}/auth" if self.one_name else f"https://auth.{self.domain}{self._suffix}"
+        )
 
     @property
     def internal(self) -> str:

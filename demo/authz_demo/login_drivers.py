@@ -10,6 +10,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+_DECISION: Final = "/consent/openid/decision"
 # The ids of forms on pages of the front door.
 _OURS: Final = frozenset({"consent", "step-up", "approval", "log-in"})
 
@@ -193,7 +194,7 @@ class AutheliaDriver:
         if query.get("flow") != "openid_connect":
             raise LoginFailedError(query.get("error_description", f"status {page.status_code}"))
         flow_id = query["flow_id"]
-        if page.url.path == "/consent/openid/decision":
+        if page.url.path.endswith(_DECISION):
             return await self._consent(browser, person, page.url, flow_id)
         flow = {"flow": "openid_connect", "flowID": flow_id}
         state = await _call(browser, "GET", page.url, "/api/state")
@@ -232,8 +233,12 @@ async def _call(
     path: str,
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Call the API; return the `data` member, empty where there is none."""
-    response = await browser.request(method, urljoin(str(base), path), json=body)
+    """Call the API; return the `data` member, empty where there is none.
+
+    It is below the path that the pages are below (`server.address`), mostly none.
+    """
+    below = base.path.removesuffix(_DECISION).rstrip("/")
+    response = await browser.request(method, urljoin(str(base), below + path), json=body)
     answer = response.json()
     if response.status_code != httpx.codes.OK or answer.get("status") != "OK":
         raise LoginFailedError(str(answer.get("message", response.status_code)))

@@ -77,6 +77,49 @@ def test_portal_of_its_own(smallest: str, complaints: Complaints) -> None:
     )
 
 
+def test_portal_under_the_gateways_name(smallest: str, complaints: Complaints) -> None:
+    """One word of a path that is nobody else's: words that begin like another's are other words."""
+    serve = "  serve: true\n  internal: http://authelia:9091\ngateway:"
+    text = smallest.replace("gateway:", serve)
+    for word in ("auth", "a", "authz2", "files2", "fil", "tokens", "9"):
+        one = text.replace("https://auth.example.com", f"https://mcp.example.com/{word}")
+        assert complaints(one) == []
+
+
+@pytest.mark.attack("one-name")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "/authz", "/authorize", "/token", "/revoke", "/register", "/files", "/.well-known",
+        "/Auth", "/AUTHZ", "/auth/x", "/auth/authz", "/files/x", "/auth-x", "/auth.x", "/auth~",
+        "/..", "/auth/..", "/auth/", "//auth", "/auth%2f", "/auth;x", "/auth?x", "/auth#x", "/%61",
+    ],
+)  # fmt: skip
+def test_portal_under_a_path_of_somebody_else(
+    path: str, smallest: str, complaints: Complaints
+) -> None:
+    """Whatever could be taken for an address of the gateway's or a server's is an error."""
+    serve = "  serve: true\n  internal: http://authelia:9091\ngateway:"
+    text = smallest.replace("gateway:", serve)
+
+    assert complaints(text) == []
+    assert complaints(text.replace("https://auth.example.com", f"'https://mcp.example.com{path}'"))
+
+
+@pytest.mark.attack("one-name")
+@pytest.mark.parametrize("resource", ["auth", "auth/files", "AUTH", "Auth/files"])
+def test_a_server_under_the_portals_path(
+    resource: str, smallest: str, complaints: Complaints
+) -> None:
+    """No server is where the portal is, nor below it, whatever the case."""
+    serve = "  serve: true\n  internal: http://authelia:9091\ngateway:"
+    text = smallest.replace("gateway:", serve)
+    text = text.replace("https://auth.example.com", "https://mcp.example.com/auth")
+
+    assert complaints(f"{text}    resource: https://mcp.example.com/{resource}\n") != []
+    assert complaints(f"{text}    resource: https://mcp.example.com/authfiles\n") == []
+
+
 MARKED = "  assurance_claim: mcp_assurance\ngateway:"
 INTROSPECTED = "  introspection: {client_id: authz, key_file: /run/secrets/i.pem}\ngateway:"
 

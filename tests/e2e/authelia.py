@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -87,8 +88,10 @@ class RealAuthelia:
         users = folder / "users.yml"
         people = {each.username: self._user(each, place) for each in (who.john, who.bob)}
         users.write_text(json.dumps({"users": people}))
+        issuer = urlsplit(place.issuer)
+        domain = issuer.hostname if place.one_name else place.domain
         return {
-            "server": {"address": f"tcp://127.0.0.1:{place.issuer_port}/"},
+            "server": {"address": f"tcp://127.0.0.1:{place.issuer_port}{issuer.path or '/'}"},
             "log": {"level": "info"},
             "ntp": {"disable_startup_check": True},
             "totp": {"disable_reuse_security_policy": True},
@@ -98,7 +101,7 @@ class RealAuthelia:
             "access_control": {"default_policy": "two_factor"},
             "session": {
                 "secret": secrets.token_hex(32),
-                "cookies": [{"domain": place.domain, "authelia_url": place.issuer}],
+                "cookies": [{"domain": domain, "authelia_url": place.issuer}],
             },
             "storage": {
                 "encryption_key": secrets.token_hex(32),

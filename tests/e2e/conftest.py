@@ -1,6 +1,7 @@
 """One whole for all end-to-end tests: Envoy, Valkey, the service, an issuer, two servers."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -69,8 +70,12 @@ def direct_clients(whole: RunningEnvironment) -> None:
 
 @pytest.fixture(scope="session")
 def door() -> Iterator[Door]:
-    """Return the running whole with its front door; with AUTHELIA, a real one is behind it."""
-    with _folder() as folder, running_door(folder, issuer_of_the_environment()) as running:
+    """Return the running whole with its front door; with AUTHELIA, a real one is behind it.
+
+    With ONE_NAME it is under a path of the gateway's name.
+    """
+    issuer, one_name = issuer_of_the_environment(), "ONE_NAME" in os.environ
+    with _folder() as folder, running_door(folder, issuer, one_name=one_name) as running:
         yield running
 
 

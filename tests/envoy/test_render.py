@@ -266,7 +266,8 @@ def test_before_the_route_to_a_server_are_those_that_wait_for_no_body() -> None:
     own = [r for r in every if r["match"].get("path") == "/files" and "page" not in r["name"]]
     names = [route["name"] for route in own]
 
-    assert names == ["no-token:files", "mcp:files:bodiless", "mcp:files"]
+    assert names == ["data-only:files", "no-token:files", "mcp:files:bodiless", "mcp:files"]
+    assert own.pop(0)["direct_response"]["status"] == 403
     assert checked(own[0])["disable_request_body_buffering"] is True
     assert "cluster" not in own[0]["route"]
     for route in own[1:]:
@@ -354,6 +355,57 @@ def test_an_issuer_below_a_path_is_served_below_it() -> None:
 
 
 OF_THE_PORTAL = {"issuer", "issuer:passwords"}
+ONE_NAME = """
+issuer: {url: https://mcp.example.com/auth, internal: http://authelia:9091, serve: true}
+gateway: {url: https://mcp.example.com}
+front_door: {key_file: /k.pem}
+servers: {files: {upstream: http://files:8000/mcp}, authfiles: {upstream: http://files:8000/mcp}}
+"""
+LUA = "envoy.filters.http.lua"
+
+
+@pytest.mark.attack("one-name", "open-routes")
+def test_under_one_name_nothing_but_pages_is_open() -> None:
+    """Every request that may reach a server is put to authz; the pages of both parties, whose
+    cookies are kept apart, are all that is reached without.
+    """
+    asked, open_to = set[str](), dict[str, bool]()
+    for route in routes(ONE_NAME):
+        settings = route["typed_per_filter_config"]
+        if "route" not in route:
+            assert "direct_response" in route
+        elif settings["envoy.filters.http.ext_authz"].get("disabled"):
+            cluster = route["route"]["cluster"]
+            open_to[cluster] = open_to.get(cluster, True) and LUA in settings
+        else:
+            asked.add(route["route"].get("cluster", "none").partition(":")[0])
+            assert LUA not in settings
+            assert "cookie" in route.get("request_headers_to_remove", ["cookie"])
+    assert open_to == dict.fromkeys({"pages", *OF_THE_PORTAL}, True)
+    assert asked == {"mcp", "none"}
+
+
+def test_cookies_are_looked_at_where_both_have_one_host_alone() -> None:
+    """On another port too; a portal of another host never gets ours."""
+    for issuer, shared in (
+        ("https://mcp.example.com/auth", True), ("https://mcp.example.com:8443", True),
+        ("https://auth.example.com", False), ("https://auth.example.com/auth", False),
+    ):  # fmt: skip
+        text = ONE_NAME.replace("https://mcp.example.com/auth", issuer)
+        named = [r["name"] for r in routes(text) if LUA in r.get("typed_per_filter_config", {})]
+        assert bool(named) == shared
+        assert {"pages", "portal", "portal:passwords"} <= {*named} or not shared
+
+
+def test_an_issuer_that_has_its_path_itself_gets_it() -> None:
+    """Where the internal address has no path, authz asks for the public one there, too."""
+    text = ONE_NAME.replace("https://mcp.example.com/auth", "https://auth.example.com/auth")
+    for each in (text, ONE_NAME):
+        (portal,) = (route for route in routes(each) if route["name"] == "portal")
+        assert portal["match"] == {"path_separated_prefix": "/auth"}
+        assert "regex_rewrite" not in portal["route"]
+
+
 PROGRAMS = ("introspection", "revocation", "pushed-authorization-request", "device-authorization")
 DIRECT = "redirect_uris: [http://127.0.0.1/callback]"
 

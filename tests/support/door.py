@@ -335,8 +335,16 @@ def _whole(folder: Path, text: str) -> str:
 
 
 @contextmanager
-def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterator[Door]:
-    """Run the whole with its front door as long as the block does."""
+def running_door(
+    folder: Path, issuer: IdentityProvider | None = None, *, one_name: bool = False
+) -> Iterator[Door]:
+    """Run the whole with its front door as long as the block does.
+
+    Args:
+        folder: for its files.
+        issuer: who logs people in; the stand-in by default.
+        one_name: whether the issuer is under a path of the gateway's name.
+    """
     documents = PublishedDocuments(write_certificates(folder / "documents", [DOCUMENTS]))
     known = knowing(DOCUMENTS, documents.port, documents.authority)
     try:
@@ -347,7 +355,12 @@ def running_door(folder: Path, issuer: IdentityProvider | None = None) -> Iterat
                 patch.setattr(front_door, "_SERVERS", _SERVERS)
                 change = partial(_whole, folder / "d")
                 whole = running_environment(
-                    folder / "d", issuer, change, login="front_door", age=f"{AGE}s"
+                    folder / "d",
+                    issuer,
+                    change,
+                    login="front_door",
+                    age=f"{AGE}s",
+                    one_name=one_name,
                 )
                 running = stack.enter_context(whole)
             yield Door(running, documents)

@@ -138,7 +138,11 @@ def tls(*alpn: str) -> ssl.SSLContext:
 
 @contextmanager
 def running_gateway(
-    more: str = "", *, pages: bool = True, gateway: str = _UNLIMITED
+    more: str = "",
+    *,
+    pages: bool = True,
+    gateway: str = _UNLIMITED,
+    settings: str = SETTINGS,
 ) -> Iterator[Gateway]:
     """Start everything; ports are the system's choice.
 
@@ -146,6 +150,7 @@ def running_gateway(
         more: what authz.yaml says besides.
         pages: whether the pages answer.
         gateway: what it says of the gateway besides.
+        settings: what it says before.
     """
     with ExitStack() as stack:
         # Short: the path of a Unix socket has 108 bytes at most.
@@ -173,7 +178,7 @@ def running_gateway(
         servers = {"files": files, "notes": notes, "issuer": issuer}
         servers |= zip(("pages",), front, strict=False)
         rendered = render(
-            edge.settings(SETTINGS.format(folder=folder, gateway=gateway) + more), where
+            edge.settings(settings.format(folder=folder, gateway=gateway) + more), where
         )
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         port = envoy.port("gateway")

@@ -1,15 +1,20 @@
 """Lint issuer, TLS, listeners, Redis and the keys that sign identities."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config import urls
 from authz.config.addresses import worker_addresses
 from authz.config.model import Config
-from authz.config.problems import Fault, Path, error, field_name, warning
+from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.config.value_types import Tcp, Unix
 
 _LAST_PORT: Final = 65535
+_ONE_NAME: Final = re.compile("/[a-z0-9]{1,63}")
+# Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
+# a server that names no authorization server. `authz` is for pages.
+RESERVED: Final = frozenset({".well-known", "authorize", "authz", "register", "token", "revoke"})
 _ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
@@ -21,18 +26,49 @@ def _issuer(config: Config) -> Iterator[Fault]:
             "Envoy is to serve the portal and does not know where it is",
             "write issuer.internal, for example http://authelia:9091",
         )
-    if issuer.serve and urls.split(issuer.url)[1:3] == urls.split(config.gateway.url)[1:3]:
-        yield error(
-            ("issuer", "serve"),
-            "the portal and the gateway have one name",
-            "give the issuer a name of its own, or write serve: false",
-            ("gateway", "url"),
-        )
+    if config.shares_origin:
+        yield from _one_name(config)
     if issuer.keys.max_age < issuer.keys.refresh:
         yield error(
             ("issuer", "keys"),
             "keys would be distrusted before they are fetched anew",
             "write a max_age longer than refresh",
+        )
+
+
+def _one_name(config: Config) -> Iterator[Fault]:
+    """Check the path under which the gateway's own name has the issuer's portal.
+
+    Authelia's `server.address` takes one segment of letters and digits. What differs from an
+    address of the gateway's in case alone is refused too: a person would take one for the other.
+    """
+    path, gateway = urls.split(config.issuer.url).path, config.gateway.url
+    where: Path = ("issuer", "url")
+    right = f"write a path of one word, as url: {gateway}/auth, and the same in Authelia's "
+    right += "server.address"
+    if not _ONE_NAME.fullmatch(path):
+        wrong = "the portal and the gateway have one name"
+        if path:
+            wrong += f", and {quoted(path)} is not one word of a-z and 0-9"
+        yield error(where, wrong, right, ("gateway", "url"), ("issuer", "serve"))
+        return
+    if path[1:] in RESERVED:
+        yield error(where, f"{quoted(path)} is an address of the gateway's own", right)
+    for name in config.servers:
+        first = urls.split(config.resource(name)).path.split("/")[1:2]
+        if [path[1:]] == [each.lower() for each in first]:
+            yield error(
+                where,
+                f"{quoted(path)} is where the server {name} is",
+                "give the portal another path, or the server another name",
+                ("servers", name),
+            )
+    if config.issuer.internal is not None and urls.split(config.issuer.internal).path:
+        yield error(
+            ("issuer", "internal"),
+            "Authelia has the path of issuer.url itself, as its server.address says",
+            "write scheme, host and port only, for example http://authelia:9091",
+            where,
         )
 
 

@@ -5,15 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from authz.config.compile import budget_of, conditions_of, limits_of, tests_of
+from authz.config.lint.deployment import RESERVED
 from authz.config.model import Config, RangeConfig, RuleConfig, approval_of
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.methods import LISTEN, METHODS
 from authz.core.policy import OperationKind, RuleTarget
-
-# Envoy answers these itself: the well-known documents, and what MCP clients ask at the origin of
-# a server that names no authorization server. `authz` is for pages.
-_RESERVED: Final = frozenset({".well-known", "authorize", "authz", "register", "token", "revoke"})
 
 
 def _clients(config: Config) -> Iterator[Fault]:
@@ -52,7 +49,7 @@ def _resources(config: Config) -> Iterator[Fault]:
             yield error(
                 path, f"{quoted(resource)} is not under gateway.url", f"write {base}{name}", gateway
             )
-        elif resource.removeprefix(base).split("/")[0] in _RESERVED:
+        elif resource.removeprefix(base).split("/")[0] in RESERVED:
             yield error(
                 path,
                 f"{quoted(resource)} is an address of the gateway's own",

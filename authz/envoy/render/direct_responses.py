@@ -8,6 +8,7 @@ cors filter does not touch answers that Envoy makes itself.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Final
@@ -73,6 +74,17 @@ _CLOSED: Final = {
         "log in at this issuer, its operator writes issuer.serve_endpoints: true in authz.yaml."
     ),
 }
+_DATA_ONLY: Final = {
+    "error": "not_a_page",
+    "error_description": (
+        "This address is for AI assistants and other MCP clients, not for a browser to show."
+    ),
+}
+_LOADS: Final = HeaderMatcher(
+    name="sec-fetch-dest",
+    string_match=StringMatcher(exact="empty"),
+    invert_match=True,
+)
 _LOG_INS: Final = "/authz/log-ins"
 _STYLE: Final = (
     ":root{color-scheme:light dark}"
@@ -139,17 +151,25 @@ def registration_routes() -> list[Route]:
     ]
 
 
-def closed_endpoints(names: Sequence[str]) -> list[Route]:
+def closed_endpoints(names: Sequence[str], below: str | None = None) -> list[Route]:
     """Return the answers at endpoints of the issuer that nobody outside has a use for.
 
     The issuer counts failures there per address, and whoever shares an address with a stranger
     who fails would be refused with him. More is closed than Authelia's router takes for them: any
     case, whatever path stands in front (the issuer may strip one) or behind, and every path with a
-    percent-encoded character, of which the portal has none.
+    percent-encoded character, of which the portal has none. On the gateway's own origin the pages
+    that document its API are closed as well: their scripts would be of that origin.
+
+    Args:
+        names: the last segments of their paths.
+        below: the path of the portal on the gateway's own origin; None on another one.
     """
-    closed = {name: f"(?i).*/api/oidc/{name}(?:[^a-z-].*)?" for name in names}
-    if names:
-        closed["encoded"] = ".*%.*"
+    front = "" if below is None else f"{re.escape(below)}(?:/.*)?"
+    closed = {name: f"(?i:{front or '.*'}/api/oidc/{name}(?:[^a-z-].*)?)" for name in names}
+    if names or below is not None:
+        closed["encoded"] = f"{front or '.*'}%.*"
+    if below is not None:
+        closed["api-pages"] = f"(?i:{front}/api(?:/(?:[^/]*[.][^/]*)?)?)"
     routes = []
     for name, regex in closed.items():
         match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
@@ -157,6 +177,17 @@ def closed_endpoints(names: Sequence[str]) -> list[Route]:
         route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
         routes.append(route)
     return routes
+
+
+def data_only(path: str, name: str) -> Route:
+    """Return the answer to a browser that would show a server's response, or run it.
+
+    Scripts that call an MCP server have it as data (`Sec-Fetch-Dest: empty`, of fetch and
+    EventSource), programs send no such header. A document, script, worker or picture of a server's
+    would be of the origin of our pages. A page may not set the header (Fetch, section 2.2.2).
+    """
+    match = RouteMatch(path=path, headers=[_LOADS])
+    return _json_response(f"data-only:{name}", match, 403, (_JSON, _FRESH), _DATA_ONLY)
 
 
 def https_only() -> Route:

@@ -43,6 +43,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
 from authz.envoy.render.clusters import AUTHZ
+from authz.envoy.render.cookies import apart_cookies, shares_host
 from authz.envoy.render.list_filter import list_filter
 from authz.envoy.render.messages import (
     TRUSTED_ADDRESS,
@@ -116,6 +117,7 @@ def http_filters(settings: EnvoySettings) -> list[HttpFilter]:
         ),
         HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(settings),
+        *([apart_cookies()] if shares_host(settings) else []),
         *([list_filter()] if settings.filters_lists else []),
         replace_refused(_hsts(settings.url)),
         http_filter("envoy.filters.http.router", Router()),

@@ -74,9 +74,8 @@ def listeners(settings: EnvoySettings, where: Topology, *, watched: bool = False
             the listeners then: another filter chain would cut the streams that are open.
     """
     routes = _watched_routes(where.folder) if watched else gateway_routes(settings)
-    portal = None if settings.portal is None else settings.portal.url
     front_door = None if settings.pages is None else settings.url
-    replies = local_replies(portal, front_door)
+    replies = local_replies(settings.portal, front_door)
     filters = [*forwarded_ports(settings.gateway.trusted_hops), *http_filters(settings)]
     main = _chain(_manager(GATEWAY, settings, routes, filters, replies))
     if settings.gateway.tls is not None:

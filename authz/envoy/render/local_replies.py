@@ -6,6 +6,7 @@ header but the host and the request id.
 """
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -50,6 +51,7 @@ from authz.core.listing import NOT_SHOWN, NOT_SHOWN_CODE, NOT_SHOWN_SENTENCE
 from authz.core.reason import Reason
 from authz.envoy.render.messages import TRUSTED_ADDRESS, overwrite
 from authz.envoy.render.response_headers import cors_headers
+from authz.envoy.render.settings import IssuerPortal
 
 _JSON: Final = "application/json"
 # Of the answer: what Envoy answers before it has the headers of a request (an underscore in a name,
@@ -153,22 +155,23 @@ HTTPS_ONLY: Final = Reply(
 OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
-def local_replies(portal: Url | None, front_door: Url | None) -> LocalReplyConfig:
+def local_replies(portal: IssuerPortal | None, front_door: Url | None) -> LocalReplyConfig:
     """Return how Envoy words its own answers (HttpConnectionManager.local_reply_config).
 
     Args:
-        portal: the origin of pages for people, who are told in plain text.
+        portal: pages for people, who are told in plain text.
         front_door: the origin under which the front door is; None where there is none.
     """
     mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
     if portal is not None:
-        full = _all(_host_is(portal), _status(503))
+        there = _host_is(portal.url)
+        if portal.shares_origin:
+            there = _all(there, _path_is(f"{re.escape(portal.url.path)}(?:[/?].*)?"))
+        full = _all(there, _status(503))
         later = [overwrite("retry-after", _AWAY), *_NAMED]
         mappers += [
             ResponseMapper(filter=full, body_format_override=_FOR_PEOPLE, headers_to_add=later),
-            ResponseMapper(
-                filter=_host_is(portal), body_format_override=_FOR_PEOPLE, headers_to_add=_NAMED
-            ),
+            ResponseMapper(filter=there, body_format_override=_FOR_PEOPLE, headers_to_add=_NAMED),
         ]
     if front_door is not None:
         mappers += _front_door(front_door)

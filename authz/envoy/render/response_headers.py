@@ -1,7 +1,7 @@
 """Which header fields and statuses of an MCP server's response reach the client.
 
 Invariant: a response of an MCP server carries the fields of `ALLOWED` and those that Envoy and
-authz write, and no others (tests/envoy/live/test_responses_live.py).
+authz write, and no others; those of `INERT` always (tests/envoy/live/test_responses_live.py).
 
 Envoy has no allow-list of response headers, and RE2 no negative look-ahead. Since the list is
 finite, its complement is a regular language: `others` writes it as plain regular expressions, and
@@ -70,6 +70,14 @@ ALLOWED: Final = (
 # 401 passes the same filters and does not have it.
 FROM_SERVER: Final = "x-authz-from-server"
 BAD_GATEWAY: Final = 502
+# An MCP server's response is of the origin of the gateway's own pages, and of the issuer's where
+# they share one (decision 24): a browser that were to show it, or to load it as something else than
+# data, would run nothing of it and know it as no part of that origin.
+INERT: Final = (
+    ("content-security-policy", "sandbox; default-src 'none'; frame-ancestors 'none'"),
+    ("x-content-type-options", "nosniff"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
 
 CORS: Final = "envoy.filters.http.cors"
 
@@ -95,7 +103,8 @@ def upstream_filters() -> list[HttpFilter]:
         remove_matching(StringMatcher(safe_regex=RegexMatcher(regex=regex)))
         for regex in others(ALLOWED)
     ]
-    mutations.append(Mutation(append=overwrite(FROM_SERVER, "1")))
+    own = ((FROM_SERVER, "1"), *INERT)
+    mutations += [Mutation(append=overwrite(*header)) for header in own]
     config = HeaderMutation(mutations=Mutations(response_mutations=mutations))
     return [
         http_filter("envoy.filters.http.header_mutation", config),

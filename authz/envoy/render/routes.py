@@ -6,6 +6,7 @@ documents, pages for browsers, the answer to registration, the front door and th
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from envoy_data_plane.envoy.config.route.v3 import (
@@ -30,8 +31,10 @@ from envoy_data_plane.google.protobuf import Any
 from authz.config.urls import Url
 from authz.config.value_types import Rate
 from authz.envoy.render.clusters import ISSUER, PAGES, PASSWORDS, cluster_of
+from authz.envoy.render.cookies import all_but_ours, only_ours, shares_host
 from authz.envoy.render.direct_responses import (
     closed_endpoints,
+    data_only,
     document_routes,
     https_only,
     landing_routes,
@@ -78,6 +81,9 @@ _PROGRAMS: Final = ("/token", "/revoke", _REGISTER)
 _FOR_GRANTS: Final = ("/token", "/revoke")
 _AUTHORIZE: Final = "/authorize"
 _PEOPLE: Final = "/authz/"
+_METADATA: Final = (
+    "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration",
+)  # fmt: skip
 # What the pages take (authz/login/web/requests.py). Envoy waits for it, so that a body which comes
 # slowly takes none of the pages' places.
 _LONGEST_BODY: Final = 64 * 1024
@@ -86,24 +92,30 @@ _LONGEST_BODY: Final = 64 * 1024
 def gateway_routes(settings: EnvoySettings) -> RouteConfiguration:
     """Return the routes of the gateway's listener."""
     hosts = [gateway_host(settings)]
-    if settings.portal is not None:
+    if settings.portal is not None and not settings.portal.shares_origin:
         hosts.append(portal_host(settings.portal, settings.gateway.address_passwords))
     return RouteConfiguration(name="gateway", virtual_hosts=hosts)
 
 
 def gateway_host(settings: EnvoySettings) -> VirtualHost:
     """Return the gateway under its own name: documents, the front door, MCP servers."""
-    pages = settings.pages
+    pages, portal = settings.pages, settings.portal
     metadata = pages.document if pages is not None and pages.logs_in else None
     routes = document_routes(settings.servers, metadata)
     if pages is None or not pages.registers:
         routes += registration_routes()
     if pages is not None:
-        routes += pages_routes(pages, settings.url)
+        cookies = only_ours() if shares_host(settings) else {}
+        routes += pages_routes(pages, settings.url, cookies)
+    if portal is not None and portal.shares_origin:
+        # Before the answer to all other well-known paths; the portal's own path meets no other.
+        routes = portal_documents(portal) + routes
+        routes += portal_routes(portal, settings.gateway.address_passwords)
     routes += landing_routes(settings)
     for server in settings.servers:
         for path in server.paths:
             routes += [
+                data_only(path, server.name),
                 tokenless_route(settings, server, path),
                 bodiless_route(settings, server, path),
                 mcp_route(settings, server, path),
@@ -116,16 +128,24 @@ def gateway_host(settings: EnvoySettings) -> VirtualHost:
     )
 
 
-def pages_routes(pages: FrontDoorPages, url: Url) -> list[Route]:
-    """Return the routes of what the front door does: where nobody logs in there, step-ups alone."""
-    people = RouteMatch(prefix=_PEOPLE)
-    if not pages.logs_in:
-        return [_pages_route("pages", people, url)]
-    paths = [_AUTHORIZE, *_PROGRAMS]
-    if not pages.registers:
-        paths.remove(_REGISTER)
-    exact = [_pages_route(f"pages:{path[1:]}", RouteMatch(path=path), url) for path in paths]
-    return [*exact, _pages_route("pages", people, url)]
+def pages_routes(pages: FrontDoorPages, url: Url, cookies: Mapping[str, Any]) -> list[Route]:
+    """Return the routes of what the front door does: where nobody logs in there, step-ups alone.
+
+    Args:
+        pages: where they are.
+        url: the gateway's.
+        cookies: the settings that leave others' cookies out; empty where no others come.
+    """
+    matches = {"pages": RouteMatch(prefix=_PEOPLE)}
+    if pages.logs_in:
+        paths = [_AUTHORIZE, *_PROGRAMS]
+        if not pages.registers:
+            paths.remove(_REGISTER)
+        matches = {f"pages:{path[1:]}": RouteMatch(path=path) for path in paths} | matches
+    routes = [_pages_route(name, match, url) for name, match in matches.items()]
+    for route in routes:
+        route.typed_per_filter_config.update(cookies)
+    return routes
 
 
 def _pages_route(name: str, match: RouteMatch, url: Url) -> Route:
@@ -162,6 +182,21 @@ def redirect_routes(settings: EnvoySettings) -> RouteConfiguration:
 def portal_host(portal: IssuerPortal, passwords: Rate) -> VirtualHost:
     """Return the issuer's pages under their own name, as the issuer itself serves them.
 
+    Args:
+        portal: the issuer.
+        passwords: how many one address may try.
+    """
+    return VirtualHost(
+        name="portal",
+        domains=list(portal.url.authorities),
+        routes=portal_routes(portal, passwords),
+        typed_per_filter_config=browser_rules(portal.url),
+    )
+
+
+def portal_routes(portal: IssuerPortal, passwords: Rate) -> list[Route]:
+    """Return the routes of the issuer's pages, and of what is closed among them.
+
     Authelia takes the leftmost X-Forwarded-For for the client's address and computes its own
     URLs from X-Forwarded-Proto and -Host, so each is said by Envoy alone.
 
@@ -173,12 +208,25 @@ def portal_host(portal: IssuerPortal, passwords: Rate) -> VirtualHost:
     pages.match = RouteMatch(prefix="/")
     if portal.url.path:
         pages.match = RouteMatch(path_separated_prefix=portal.url.path)
-    return VirtualHost(
-        name="portal",
-        domains=list(portal.url.authorities),
-        routes=[*closed_endpoints(portal.closed), _password_route(portal, passwords), pages],
-        typed_per_filter_config=browser_rules(portal.url),
-    )
+    below = portal.url.path if portal.shares_origin else None
+    return [*closed_endpoints(portal.closed, below), _password_route(portal, passwords), pages]
+
+
+def portal_documents(portal: IssuerPortal) -> list[Route]:
+    """Return the routes of the issuer's metadata where its path is at the end of the URL.
+
+    RFC 8414, section 3.1 puts the well-known part between host and path, where the issuer itself,
+    which is under the path alone, would not be asked.
+    """
+    routes = []
+    for name in _METADATA:
+        route = _portal_route(portal, "portal:metadata", ISSUER)
+        assert route.route is not None
+        route.match = RouteMatch(path=f"{name}{portal.url.path}", headers=[method("GET", "HEAD")])
+        route.route.regex_rewrite = None
+        route.route.prefix_rewrite = f"{portal.upstream.path}{name}"
+        routes.append(route)
+    return routes
 
 
 def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
@@ -210,6 +258,7 @@ def _portal_route(portal: IssuerPortal, name: str, cluster: str) -> Route:
         typed_per_filter_config={
             EXT_AUTHZ: Any.pack(unchecked()),
             LOCAL_RATE_LIMIT: Any.pack(unlimited()),
+            **(all_but_ours() if portal.shares_host else {}),
         },
     )
 

@@ -5,7 +5,7 @@ The other files of this package only spell these values in Envoy's messages.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -171,11 +171,17 @@ class IssuerPortal:
         url: the issuer's; its path, as a rule empty, is that of its pages.
         upstream: where they are; its path stands in place of the public one.
         closed: the last segments of the issuer's endpoints that nobody outside has a use for.
+        shares_host: whether browsers send it the gateway's cookies, and the gateway its: they
+            keep them by host, whatever the port (RFC 6265, section 8.5).
+        shares_origin: whether it is under a path of the gateway's own origin, in whose virtual host
+            its routes are then.
     """
 
     url: Url
     upstream: HttpUpstream
     closed: tuple[str, ...]
+    shares_host: bool = False
+    shares_origin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +279,17 @@ def _portal(config: Config, where: Topology) -> IssuerPortal | None:
     issuer = config.issuer
     if not issuer.serve or issuer.internal is None:
         return None
-    upstream = _upstream(issuer.internal, where.issuer)
-    return IssuerPortal(urls.split(issuer.url), upstream, _closed(config))
+    url, upstream = urls.split(issuer.url), _upstream(issuer.internal, where.issuer)
+    if not upstream.path:
+        # authz asks for the public path there too (tokens/issuer.py): it is the issuer's own.
+        upstream = replace(upstream, path=url.path)
+    return IssuerPortal(
+        url,
+        upstream,
+        _closed(config),
+        shares_host=url.host == urls.split(config.gateway.url).host,
+        shares_origin=config.shares_origin,
+    )
 
 
 def _closed(config: Config) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_demo.issuer import endpoints
@@ -72,10 +72,10 @@ async def _plain_error(_: Request, error: Exception) -> Response:
 
 
 def _routes(issuer: StandInIssuer) -> list[Route]:
-    portal, origin = LoginPortal(issuer), issuer.config.origin
+    portal, base = LoginPortal(issuer), issuer.config.base
     documents: dict[str, Callable[[], Mapping[str, Any]]] = {
-        "/.well-known/oauth-authorization-server": partial(authorization_server, origin),
-        "/.well-known/openid-configuration": partial(openid_configuration, origin),
+        "/.well-known/oauth-authorization-server": partial(authorization_server, base),
+        "/.well-known/openid-configuration": partial(openid_configuration, base),
         "/jwks.json": lambda: issuer.keys.jwks(),  # noqa: PLW0108 - keys may be replaced
     }
     oauth: dict[str, tuple[str, str, _Endpoint, int]] = {
@@ -125,7 +125,8 @@ def _labelled(app: ASGIApp) -> ASGIApp:
 
 def create_app(issuer: StandInIssuer) -> ASGIApp:
     """Return the application of one issuer."""
-    app = Starlette(
-        routes=_routes(issuer), exception_handlers={404: _plain_error, 405: _plain_error}
-    )
+    routes: list[BaseRoute] = [*_routes(issuer)]
+    if issuer.config.path:
+        routes = [Mount(issuer.config.path, routes=routes)]
+    app = Starlette(routes=routes, exception_handlers={404: _plain_error, 405: _plain_error})
     return _labelled(app)

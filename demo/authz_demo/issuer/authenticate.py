@@ -130,13 +130,13 @@ def _verified(issuer: StandInIssuer, client: RegisteredClient, assertion: str) -
         f"OAuth 2.0 client with id '{client.client_id}' provided a client assertion which could "
         "not be decoded or validated.",
     )
-    origin = issuer.config.origin
+    base = issuer.config.base
     try:
         claims: dict[str, Any] = jwt.decode(
             assertion,
             client.public_key,
             algorithms=["ES256", "RS256"],
-            audience=[origin, origin + ENDPOINTS["token_endpoint"]],
+            audience=[base, base + ENDPOINTS["token_endpoint"]],
             # The clock is the configured one, which PyJWT cannot be given.
             options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )

@@ -264,7 +264,7 @@ def issue_code(
 
 def back(issuer: StandInIssuer, asked: CheckedRequest, members: dict[str, str]) -> str:
     """Return the redirect URI with the members of an answer, `iss` and `state` added."""
-    members = members | {"iss": issuer.config.origin}
+    members = members | {"iss": issuer.config.base}
     if asked.first("state"):
         members["state"] = asked.first("state")
     url = urlsplit(asked.redirect_uri)

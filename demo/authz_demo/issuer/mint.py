@@ -44,7 +44,7 @@ def access_token(
             "client_id": client.client_id,
             "exp": expires,
             "iat": issued,
-            "iss": issuer.config.origin,
+            "iss": issuer.config.base,
             "jti": str(uuid.uuid4()),
             "nbf": issued,
             "scp": list(scopes),
@@ -85,7 +85,7 @@ def id_token(
         "azp": grant.client_id,
         "exp": issued + issuer.config.lifetimes.id_token,
         "iat": issued,
-        "iss": issuer.config.origin,
+        "iss": issuer.config.base,
         "jti": str(uuid.uuid4()),
         "sub": user.subject,
     }

@@ -30,10 +30,11 @@ def _page(title: str, body: str) -> str:
     return _SHELL.format(title=escape(title), warning=escape(WARNING), body=body)
 
 
-def _form(action: str, flow_id: str, error: str, fields: str) -> str:
+def _form(flow_id: str, error: str, fields: str) -> str:
+    """Return a form that is sent to where its page is."""
     refused = f'<p class="error">{escape(error)}</p>' if error else ""
     return (
-        f'{refused}<form method="post" action="{escape(action)}">'
+        f'{refused}<form method="post" action="?">'
         f'<input type="hidden" name="flow_id" value="{escape(flow_id)}">{fields}</form>'
     )
 
@@ -49,7 +50,7 @@ def login(flow_id: str, client_id: str, error: str = "") -> str:
     """Return the page of the first factor."""
     fields = '<label>Username <input name="username" required autofocus></label>' + _password()
     about = f"<p>to go on to <b>{escape(client_id)}</b></p>" if client_id else ""
-    return _page("Sign in", about + _form("/", flow_id, error, fields))
+    return _page("Sign in", about + _form(flow_id, error, fields))
 
 
 def one_time_code(flow_id: str, username: str, error: str = "") -> str:
@@ -58,16 +59,16 @@ def one_time_code(flow_id: str, username: str, error: str = "") -> str:
         '<label>One-time code <input name="code" inputmode="numeric" autocomplete="one-time-code"'
         " required autofocus></label><button>Continue</button>"
     )
-    return _page(f"Hello, {username}", _form("/", flow_id, error, fields))
+    return _page(f"Hello, {username}", _form(flow_id, error, fields))
 
 
-def password_again(action: str, flow_id: str, client_id: str, error: str = "") -> str:
+def password_again(flow_id: str, client_id: str, error: str = "") -> str:
     """Return the page that asks for the password again (`prompt=login`, `max_age`)."""
     about = f"<p><b>{escape(client_id)}</b> wants a fresh log-in.</p>"
-    return _page("Your password again", about + _form(action, flow_id, error, _password("Go on")))
+    return _page("Your password again", about + _form(flow_id, error, _password("Go on")))
 
 
-def consent(action: str, flow_id: str, client_id: str, scopes: Iterable[str]) -> str:
+def consent(flow_id: str, client_id: str, scopes: Iterable[str]) -> str:
     """Return the page that asks for consent."""
     wanted = "".join(f"<li>{escape(scope)}</li>" for scope in scopes)
     fields = (
@@ -75,7 +76,7 @@ def consent(action: str, flow_id: str, client_id: str, scopes: Iterable[str]) ->
         '<button name="decision" value="reject">Deny</button>'
     )
     about = f"<p><b>{escape(client_id)}</b> asks for:</p><ul>{wanted}</ul>"
-    return _page("Consent", about + _form(action, flow_id, "", fields))
+    return _page("Consent", about + _form(flow_id, "", fields))
 
 
 def message(title: str, text: str) -> str:

@@ -59,7 +59,7 @@ class LoginPortal:
 
     def _page_url(self, path: str, flow_id: str) -> str:
         query = urlencode({"flow": "openid_connect", "flow_id": flow_id})
-        return f"{self.issuer.config.origin}{path}?{query}"
+        return f"{self.issuer.config.base}{path}?{query}"
 
     # --- the authorization endpoint ---------------------------------------------------------
 
@@ -84,7 +84,7 @@ class LoginPortal:
             "error_hint": error.hint,
             "error_status_code": str(error.row.status),
         }
-        return _redirect(f"{self.issuer.config.origin}{COMPLETION}?{urlencode(members)}")
+        return _redirect(f"{self.issuer.config.base}{COMPLETION}?{urlencode(members)}")
 
     def _decide(self, asked: CheckedRequest, session: PortalSession | None) -> Response:
         flow = self._flow(asked)
@@ -122,7 +122,7 @@ class LoginPortal:
 
     def _resume(self, flow_id: str, flow: LoginFlow) -> Response:
         query = urlencode((*flow.sent, ("consent_id", flow_id)))
-        endpoint = self.issuer.config.origin + ENDPOINTS["authorization_endpoint"]
+        endpoint = self.issuer.config.base + ENDPOINTS["authorization_endpoint"]
         return _redirect(f"{endpoint}?{query}", 303)
 
     # --- the log-in page --------------------------------------------------------------------
@@ -207,8 +207,8 @@ class LoginPortal:
     def _ask(self, flow_id: str, flow: LoginFlow, session: PortalSession) -> Response:
         client_id = flow.client.client_id
         if login_required(flow.form, flow.requested_at, session):
-            return _html(pages.password_again(DECISION, flow_id, client_id))
-        return _html(pages.consent(DECISION, flow_id, client_id, flow.scopes))
+            return _html(pages.password_again(flow_id, client_id))
+        return _html(pages.consent(flow_id, client_id, flow.scopes))
 
     async def decide(self, request: Request) -> Response:
         """Take the password again, or the decision."""
@@ -228,7 +228,7 @@ class LoginPortal:
     ) -> Response:
         if self._user(session.user.username, password) is None:
             client_id = flow.client.client_id
-            page = pages.password_again(DECISION, flow_id, client_id, _WRONG_PASSWORD)
+            page = pages.password_again(flow_id, client_id, _WRONG_PASSWORD)
             return _html(page, 401)
         session.password_at = self.issuer.now()
         return self._resume(flow_id, flow)
@@ -243,7 +243,7 @@ class LoginPortal:
         self.issuer.memory.sessions.pop(request.cookies.get(COOKIE, ""), None)
         target = request.query_params.get("rd", "")
         safe = _is_safe(target, self.issuer.config.domain)
-        response = _redirect(target if safe else f"{self.issuer.config.origin}/")
+        response = _redirect(target if safe else f"{self.issuer.config.base}/")
         response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
         return response
 

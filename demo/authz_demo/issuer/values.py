@@ -125,8 +125,9 @@ class StandInConfig:
     """Configure the stand-in.
 
     Attributes:
-        issuer_url: `https://host[:port]` without a path: what tokens say in `iss`. Requests whose
-            forwarded headers name anything else are refused, as Authelia refuses them.
+        issuer_url: `https://host[:port]`, with a path of one segment or none, below which all is
+            then: what tokens say in `iss`. Requests whose forwarded headers name anything else are
+            refused, as Authelia refuses them.
         users, clients: who there is.
         custom_claims: claims beyond the standard ones.
         lifetimes: how long things live.
@@ -147,8 +148,10 @@ class StandInConfig:
     def __post_init__(self) -> None:
         """Refuse an issuer that Authelia could not be."""
         parts = urlsplit(self.issuer_url)
-        if parts.scheme != "https" or not parts.netloc or self.issuer_url != self.origin:
-            raise ValueError("issuer_url must be https://host[:port] without a path")
+        if parts.scheme != "https" or not parts.netloc or self.issuer_url != self.base:
+            raise ValueError("issuer_url must be https://host[:port] or https://host[:port]/path")
+        if self.path.count("/") > 1 or self.path.endswith("/"):
+            raise ValueError("issuer_url has a path of more than one segment")
 
     @property
     def authority(self) -> str:
@@ -162,9 +165,14 @@ class StandInConfig:
         return host.partition(".")[2] or host
 
     @property
-    def origin(self) -> str:
-        """Return the issuer as an origin, without a trailing slash."""
-        return f"https://{self.authority}"
+    def path(self) -> str:
+        """Return the path that all its own begin with; empty where it has a name of its own."""
+        return urlsplit(self.issuer_url).path
+
+    @property
+    def base(self) -> str:
+        """Return what its URLs begin with, without a trailing slash: the issuer itself."""
+        return f"https://{self.authority}{self.path}"
 
     def user(self, username: str) -> User | None:
         """Return the person of that name."""

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answers import Form
-from authz.envoy.render.response_headers import ALLOWED, FROM_SERVER, others
+from authz.envoy.render.response_headers import ALLOWED, FROM_SERVER, INERT, others
 from tests.support.gateway import GOOD, ORIGIN, Gateway
 from tests.support.wild_client import is_json_rpc_error
 
 # Fields of Envoy's and ours on every response.
-OWN = {"date", "server", "x-request-id", "strict-transport-security"}
+OWN = {"date", "server", "x-request-id", "strict-transport-security"} | dict(INERT).keys()
 HOSTILE = (
     ("www-authenticate", 'Bearer resource_metadata="https://evil.example/"'),
     ("www-authenticate", "Basic realm=x"),
@@ -29,7 +29,11 @@ HOSTILE = (
     ("refresh", "0; url=https://evil.example/"),
     ("link", "<https://evil.example/>; rel=preload"),
     ("alt-svc", 'h3="evil.example:443"'),
-    ("content-security-policy", "default-src 'none'"),
+    ("content-security-policy", "script-src 'self' https://evil.example"),
+    ("content-security-policy-report-only", "report-uri https://evil.example"),
+    ("x-content-type-options", "evil"),
+    ("cross-origin-resource-policy", "cross-origin"),
+    ("service-worker-allowed", "/"),
     ("x-envoy-upstream-service-time", "1"),
     ("x-anything", "evil"),
     ("mcp", "evil"),
