@@ -22,7 +22,7 @@ examples:
   authz init deploy --domain home.example.com --user john --password-file - < password
   authz init deploy --domain demo.localhost --port 8443 --bind 127.0.0.1     to try it here
   authz init deploy --domain home.example.com --server github=http://github-mcp:8080/mcp
-  authz init deploy --funnel mcp.tail1234.ts.net       Tailscale Funnel leads in
+  authz init deploy --funnel mcp.tail1234.ts.net --one-name         Tailscale Funnel leads in
   authz init deploy --authelia /etc/authelia/configuration.yml  with an Authelia that is there
   authz init deploy --render                           authz.yaml was changed: make what it implies
 
@@ -50,6 +50,12 @@ _OTHER: Final = "it differs from what would be written now; remove it to have th
 @click.option("--port", type=int, help="Of the gateway on this machine (default: 443).")
 @click.option("--bind", metavar="ADDRESS", help="IPv4 address (default: 0.0.0.0).")
 @click.option("--funnel", metavar="NAME", help="The Tailscale node's whole name.")
+@click.option(
+    "--one-name",
+    is_flag=True,
+    default=None,
+    help="The portal at /auth of the gateway's name, not at one (or a port) of its own.",
+)
 @click.option("--authelia", type=FILE, metavar="FILE", help="Configuration of one's own.")
 @click.option("--issuer", metavar="URL", help="Of that Authelia, where FILE does not say.")
 @click.option("--internal", metavar="URL", help="How our networks reach that Authelia.")
@@ -172,7 +178,8 @@ def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
     if answers.funnel:
         yield "  put the node's key into secrets/tailscale_authkey, and allow Funnel in the tailnet"
     elif not answers.domain.endswith("localhost"):
-        names = " ".join(f"{each}.{answers.domain}" for each in ("mcp", "auth"))
+        own = () if answers.one_name else ("auth",)
+        names = " ".join(f"{each}.{answers.domain}" for each in ("mcp", *own))
         yield f"  let {names} lead to this machine (DNS, or /etc/hosts of every client)"
         yield "  trust ca.crt on the clients, or: authz certificate --install CHAIN KEY"
     else:

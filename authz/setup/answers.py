@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from authz.config.value_types import SERVER_NAME
 
@@ -32,8 +33,12 @@ _UPSTREAM: Final = re.compile(
     r"https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?"
 )
 _ADDRESS: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+PORTAL: Final = "auth"  # the path of the portal where there is one name
 _LONGEST_DOMAIN: Final = 240  # `auth.` and `mcp.` come before it, and a name ends at 253
 _PORTS: Final = range(1, 65536)
+
+
+_KINDS: Final = MappingProxyType({"servers": dict, "one_name": bool})
 
 
 class AnswerError(ValueError):
@@ -51,6 +56,8 @@ class SetupAnswers:
         port: where the gateway is reached.
         bind: on which IPv4 address of the machine.
         funnel: the node's whole name where Tailscale Funnel leads in, instead of a port.
+        one_name: whether the portal is under a path of the gateway's name, instead of a name, or
+            behind Funnel a port, of its own.
         issuer_url: of an Authelia that somebody has; empty where the folder brings one.
         login: `front_door`, or `direct`: where MCP clients log in.
         internal: how that one is reached from our networks.
@@ -65,6 +72,7 @@ class SetupAnswers:
     port: int = 443
     bind: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached; a container's port
     funnel: str = ""
+    one_name: bool = False
     issuer_url: str = ""
     login: str = "front_door"
     internal: str = "http://authelia:9091"
@@ -100,6 +108,8 @@ class SetupAnswers:
             raise AnswerError("server: name one, as notes=http://notes:8000/mcp")
         for name, upstream in self.servers.items():
             _server(name, upstream)
+        if self.one_name:
+            _one_name(self)
 
     @property
     def ours(self) -> bool:
@@ -113,15 +123,23 @@ class SetupAnswers:
 
     @property
     def issuer(self) -> str:
-        """Return the issuer: a name, or behind Funnel a port, of its own."""
+        """Return the issuer: a name, or behind Funnel a port, of its own; or a path."""
         if self.issuer_url:
             return self.issuer_url
+        if self.one_name:
+            return f"{self.gateway}/{PORTAL}"
         # A node has one name; Funnel lets three ports in, 443, 8443 and 10000.
         return (
             f"https://{self.funnel}:8443"
             if self.funnel
             else f"https://auth.{self.domain}{self._port}"
         )
+
+    @property
+    def cookie_domain(self) -> str:
+        """Return the domain of the portal's cookie: where there is one name, that name alone."""
+        host = urlsplit(self.gateway).hostname or ""
+        return host if self.funnel or self.one_name else self.domain
 
     @property
     def samples(self) -> tuple[str, ...]:
@@ -155,10 +173,17 @@ def from_json(text: str) -> dict[str, Any]:
         )
     numbers = {"port", "uid", "gid"}
     for name, value in values.items():
-        kind = int if name in numbers else dict if name == "servers" else str
+        kind = int if name in numbers else _KINDS.get(name, str)
         if type(value) is not kind:
             raise AnswerError(f"init.json: {name} is not what authz init wrote")
     return values
+
+
+def _one_name(answers: SetupAnswers) -> None:
+    if answers.issuer_url:
+        raise AnswerError("one-name: it is for the Authelia that the folder brings")
+    if PORTAL in answers.servers:
+        raise AnswerError(f"server: {PORTAL} is where the portal is; take another name")
 
 
 def _server(name: object, upstream: object) -> None:

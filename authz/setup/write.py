@@ -24,7 +24,7 @@ from authz.config.load import Settings, load
 from authz.config.schema import schema_text
 from authz.envoy.files import BLIND, STATS_SOCKET, steps
 from authz.setup import secrets
-from authz.setup.answers import SetupAnswers
+from authz.setup.answers import PORTAL, SetupAnswers
 from authz.setup.authority import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -188,7 +188,8 @@ def _certificate(folder: Folder, answers: SetupAnswers) -> None:
             folder.outcomes[name] = FileOutcome.UNCHANGED
         return
     hosts = [urlsplit(answers.gateway).hostname or ""]
-    hosts += [urlsplit(answers.issuer).hostname or ""] if answers.ours else []
+    if answers.ours and not answers.one_name:
+        hosts.append(urlsplit(answers.issuer).hostname or "")
     try:
         authority = read_authority(folder.root)
     except NoAuthorityError:
@@ -275,8 +276,8 @@ def _values(answers: SetupAnswers) -> dict[str, Any]:
         "mounted": _MOUNTED[CONFIGURATION],
         "version": __version__,
         "domain": answers.domain,
-        # Behind Funnel there is one name; the cookie is for it alone.
-        "cookie_domain": answers.funnel or answers.domain,
+        "cookie_domain": answers.cookie_domain,
+        "portal": f"/{PORTAL}" if answers.one_name else "",
         "gateway": answers.gateway,
         "issuer": answers.issuer,
         "internal": answers.internal,

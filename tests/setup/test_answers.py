@@ -122,6 +122,29 @@ def test_behind_funnel_there_is_one_name() -> None:
     )
 
 
+def test_one_name_is_enough() -> None:
+    """The portal is at a path of it, behind Funnel and without."""
+    funnel = SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net", one_name=True)
+    here = SetupAnswers(domain="home.example.com", port=8443, one_name=True)
+
+    assert (funnel.issuer, here.issuer) == (
+        "https://n.tail1.ts.net/auth",
+        "https://mcp.home.example.com:8443/auth",
+    )
+    assert (funnel.cookie_domain, here.cookie_domain) == ("n.tail1.ts.net", "mcp.home.example.com")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"servers": {"auth": "http://a:1/mcp"}}, {"issuer_url": "https://login.example.com"}],
+)
+def test_one_name_has_one_party_at_a_path(more: dict[str, Any]) -> None:
+    """No server is where the portal is; an Authelia that somebody has says itself where it is."""
+    with pytest.raises(AnswerError):
+        SetupAnswers(domain="home.example.com", one_name=True, **more)
+    assert SetupAnswers(domain="home.example.com", **more).issuer
+
+
 def test_answers_hold_no_secret() -> None:
     """What is kept for the next run could be shown to anybody."""
     assert set(json.loads(SetupAnswers(domain="a.b").to_json())) == set(SetupAnswers.__slots__)

@@ -1,10 +1,12 @@
 """The folder: it holds what runs, its secrets are nobody else's, a second run destroys nothing."""
 
+import json
 import re
 import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.slow
 VARIANTS = {
     "ours": ANSWERS,
     "funnel": SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net"),
+    "one name": SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net", one_name=True),
     "direct": replace(ANSWERS, login="direct"),
     "theirs": replace(ANSWERS, issuer_url="https://login.home.example.com"),
     "own servers": replace(
@@ -205,11 +208,33 @@ def test_authz_yaml_is_right(tmp_path: Path, answers: SetupAnswers) -> None:
 
     assert config.gateway.url == answers.gateway
     assert config.issuer.url == answers.issuer
+    assert config.shares_origin == answers.one_name
     assert set(config.servers) == set(answers.servers)
     assert config.gateway.trusted_hops == (1 if answers.funnel else 0)
     assert (config.gateway.tls is None) == bool(answers.funnel)
     assert config.redis.url == "redis://redis:6379/0"
     assert config.login == answers.login
+
+
+@pytest.mark.parametrize("answers", [ANSWERS, VARIANTS["funnel"], VARIANTS["one name"]])
+def test_the_portal_is_where_the_issuer_says(tmp_path: Path, answers: SetupAnswers) -> None:
+    """Authelia's own file, its health check, its cookie and what Tailscale lets in follow from the
+    one URL; under one name the cookie is of that name alone, not of all the tailnet's.
+    """
+    copy_written(tmp_path, answers)
+    authelia, issuer = authelia_configuration(tmp_path), urlsplit(answers.issuer)
+    compose = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())
+    (cookie,) = authelia["session"]["cookies"]
+    served = json.loads((tmp_path / "tailscale/serve.json").read_text())
+    ports = {name.partition(":")[2] for name in served["AllowFunnel"]}
+
+    assert authelia["server"]["address"] == f"tcp://:9091{issuer.path or '/'}"
+    health = compose["services"]["authelia"]["healthcheck"]["test"][-1]
+    assert health == f"http://127.0.0.1:9091{issuer.path}/api/health"
+    assert cookie["authelia_url"] == answers.issuer
+    assert (cookie["domain"] == issuer.hostname) == bool(answers.funnel or answers.one_name)
+    assert (issuer.hostname or "").endswith(cookie["domain"])
+    assert set(served["TCP"]) == ports == ({"443"} if answers.one_name else {"443", "8443"})
 
 
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
