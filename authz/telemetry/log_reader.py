@@ -20,6 +20,7 @@ _MAX_LAYERS: Final = 4  # a unit that runs `docker compose up` has two
 _MAX_STEPS: Final = 32  # of one request
 
 _TIME: Final = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)? "
+_SYSLOG_TIME: Final = rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? "
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]*m")
 # What stands before a line, by who writes it there; `source` is what it says of where the line
 # comes from.
@@ -30,11 +31,17 @@ _PREFIXES: Final = tuple(
         rb"(?P<source>[A-Za-z0-9][\w.@-]*|\[[\w.-]+\]) *\| (?:" + _TIME + rb")?",
         # CRI: the kubelet's files
         _TIME + rb"(?P<source>stdout|stderr) [FP](?::[^ ]*)? ",
+        # journalctl -o short, short-iso, with-unit, short-unix, short-monotonic, short-delta;
+        # syslog (RFC 3164). A time as programs write it themselves is none of these.
+        rb"(?:(?:<\d{1,3}>)?" + _SYSLOG_TIME + rb"|[A-Z][a-z]{2} " + _TIME + rb"(?:[A-Z]{3,5} )?"
+        + rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:?\d\d |\d{9,11}\.\d{6} "
+        + rb"|\[ *\d+\.\d{6}(?: +| <[ .\d]+>)?\] )(?P<source>\S+ [\w@.:/\\-]+(?:\[\d+\])?): ",
+        # journalctl --no-hostname
+        _SYSLOG_TIME + rb"(?P<source>[\w@.:/\\-]+\[\d+\]): ",
+        # journalctl -o verbose, export
+        rb"(?P<source>)MESSAGE=",
         # kubectl logs --prefix [--timestamps]
         rb"\[(?P<source>[\w./-]+)\] (?:" + _TIME + rb")?",
-        # journalctl -o short, short-iso, with-unit; syslog (RFC 3164)
-        rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? |[A-Z][a-z]{2} " + _TIME
-        + rb"(?:[A-Z]{3,5} )?|" + _TIME + rb")(?P<source>\S+ [\w@.:/\\-]+(?:\[\d+\])?): ",
         # logcli: time, labels
         _TIME + rb"(?P<source>\{[^{}]*\}) ",
         # stern: pod, container
@@ -129,6 +136,10 @@ def read_line(line: bytes) -> LoggedLine:
     raise ValueError(_NO_LINE)
 
 
+_UNREAD: Final = (
+    ". The id stands in a line that cannot be read: take journalctl -o cat (-o json leaves out what"
+    " is longer than 4,096 bytes, but with --all), docker logs without --details"
+)
 _NO_LINE: Final = (
     "that is not a line of JSON, alone or behind what Docker, journald or Kubernetes put before it;"
     " set telemetry.log to json"
@@ -191,7 +202,7 @@ def find_request(lines: Iterable[bytes], request_id: str) -> RequestLines:
     Raises:
         ValueError: where there is nothing.
     """
-    last, steps = dict[LineKind, LoggedLine](), list[LoggedLine]()
+    last, steps, is_unread = dict[LineKind, LoggedLine](), list[LoggedLine](), False
     for line in lines:
         # Cheaper than parsing: a log has many lines.
         if not request_id or request_id.encode() not in line:
@@ -199,6 +210,7 @@ def find_request(lines: Iterable[bytes], request_id: str) -> RequestLines:
         try:
             found = read_line(line)
         except ValueError:
+            is_unread = True
             continue
         if found.kind is None or found.record.get("request_id") != request_id:
             continue
@@ -209,7 +221,7 @@ def find_request(lines: Iterable[bytes], request_id: str) -> RequestLines:
         raise ValueError(
             "the log has no line about that request. The logs of authz serve, authz pages and"
             " Envoy each have their own: give them all (docker compose logs), or with --log once"
-            " for each file"
+            " for each file" + (_UNREAD if is_unread else "")
         )
     return _request_lines(last, tuple(steps))
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,12 @@ from authz.telemetry.log_reader import (
     read_request_line,
 )
 
+# What the real journald 252, Docker 20.10, docker-compose 1.29 and containerd 1.6 (by crictl) made
+# of one line of the log.
+COLLECTED: Final = json.loads(
+    (Path(__file__).parents[1] / "fixtures" / "logs" / "collected.json").read_text()
+)
+UNKNOWN: Final = {"journalctl -o json-seq", "journalctl -o json-sse"}
 RECORD = {"time": 1.5, "event": "decision", "verdict": "deny", "request_id": "r1", "tool": "a b"}
 LINE = json.dumps(RECORD, separators=(",", ":"))
 ISO = "2026-11-30T08:53:48.123456789Z"
@@ -72,6 +80,25 @@ def test_a_line_is_read_out_of_a_collectors_object(
     assert find_request([json.dumps(envelope).encode()], "r1").decision == found
 
 
+@pytest.mark.parametrize("how", COLLECTED["collected"].keys() - UNKNOWN)
+def test_a_line_is_read_as_real_collectors_give_it_back(how: str) -> None:
+    """Whatever they put around it; recorded."""
+    line = COLLECTED["collected"][how].encode()
+    record = json.loads(COLLECTED["line"])
+
+    assert read_request_line(line).record == record
+    assert find_request([line], record["request_id"]).decision is not None
+
+
+@pytest.mark.parametrize("how", UNKNOWN)
+def test_what_cannot_be_read_is_told_to_be_there(how: str) -> None:
+    """Of an id in such a line it is said which form to take."""
+    line = COLLECTED["collected"][how].encode()
+
+    with pytest.raises(ValueError, match="journalctl -o cat"):
+        find_request([line], json.loads(COLLECTED["line"])["request_id"])
+
+
 @pytest.mark.attack("log-injection")
 @pytest.mark.parametrize(
     "line",
@@ -79,6 +106,10 @@ def test_a_line_is_read_out_of_a_collectors_object(
         f"GET /files {LINE}",
         f"files-1  | GET /files {LINE}",
         f"level=info msg=asked path={LINE}",
+        f"2026-11-30 08:53:48,123 root INFO: {LINE}",
+        f"2026-11-30T08:53:48Z INFO: {LINE}",
+        f"Nov 30 08:53:48 INFO: {LINE}",
+        f"data: {LINE}",
         f"{LINE} {LINE}",
         f"{LINE} and more",
         f"x{LINE}",
