@@ -83,7 +83,10 @@ def examine(folder: Path, named: Iterable[Path]) -> list[Finding]:
         if not any((each / ".git").exists() for each in (folder, *folder.parents)):
             return []
         message = f"whether git has a secret in the clear is not known: {error}"
-        fix = "run doctor as the owner of the repository, with git installed"
+        fix = (
+            "run doctor as the owner of the repository, with git installed; where git calls its"
+            " ownership dubious: git config --global --add safe.directory and that folder"
+        )
         return [warning(PART, "unknown", message, fix)]
 
 

@@ -145,17 +145,29 @@ def test_git_crypt_is_right_where_it_encrypts(folder: Path) -> None:
     assert diagnoses(before) == diagnoses(git_secrets.examine(folder, ())) == ["no_secrets"]
 
 
+@pytest.mark.attack("secrets-in-git")
 def test_encrypted_copies_are_right(folder: Path) -> None:
-    """Of sops and age; the plain file beside them is ignored."""
-    put(folder, ".gitignore", IGNORED + "!/sealed/\n")
-    sops = '{"data": "ENC[AES256_GCM,data:abc]", "sops": {"mac": "ENC[AES256_GCM,data:x]"}}\n'
-    put(folder, "sealed/redis_authz", sops)
+    """Of the real sops and of age; the plain file beside them is ignored. Git takes the copy of a
+    key under the name that docs/compose.md gives it, and not under its own.
+    """
+    put(folder, ".gitignore", f"{IGNORED}*.key\n!/sealed/\n")
+    sops = (Path(__file__).parents[1] / "fixtures" / "sops" / "redis_authz.sops").read_text()
+    for name in ("redis_authz.sops", "tls/tls.key.sops", "tls/tls.key"):
+        put(folder, f"sealed/secrets/{name}", sops)
     put(folder, "sealed/front_door", "age-encryption.org/v1\n-> X25519 abc\n")
     git(folder, "add", "-A")
 
     assert diagnoses(git_secrets.examine(folder, ())) == ["no_secrets"]
+    listed = subprocess.run(
+        ["git", "ls-files", "sealed"], cwd=folder, capture_output=True, check=True
+    )
+    assert listed.stdout.split() == [
+        b"sealed/front_door",
+        b"sealed/secrets/redis_authz.sops",
+        b"sealed/secrets/tls/tls.key.sops",
+    ]
 
-    put(folder, "sealed/redis_authz")
+    put(folder, "sealed/secrets/redis_authz.sops")
     git(folder, "add", "-A")
 
     assert problems(git_secrets.examine(folder, ())) == ["tracked"]
