@@ -77,6 +77,12 @@ class SignatureVerifier:
             raise RefusedError(Reason.TOKEN_INVALID, Detail.SIGNATURE)
         return fetched
 
+    def is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:
+        """Tell whether a key of the issuer's has signed a token, whatever `kid` the token names."""
+        return unverified.algorithm in key.by_algorithm and is_signed_by(
+            self._jws, token, unverified, key
+        )
+
     def _is_signed_by(self, token: str, unverified: Unverified, key: VerificationKey) -> bool:
         return is_signed_by(self._jws, token, unverified, key)
 

@@ -53,6 +53,9 @@ PATIENCE: Final = 20.0
 _POLL: Final = 0.1
 _POLLS: Final = 100
 _BUSY: Final = "a refresh takes too long"
+# How Authelia (4.39.20 and later) refuses a refresh token that another `hmac_secret` has made.
+_UNREADABLE: Final = "invalid_request"
+_UNREADABLE_WORDS: Final = "Authelia's hmac_secret is not the one that made its refresh token"
 _OFTEN: Final = "too many refreshes of one grant"
 _STALE: Final = "a replaced refresh token, from the network of the last refresh"
 # A stale token leads to the newest one at once; a refresh of that one meanwhile makes it stale too.
@@ -329,6 +332,9 @@ class TokenRefresh:
         except TimeoutError as error:
             raise UnavailableError("issuer", _BUSY) from error
         except UpstreamError as error:
+            if error.error == _UNREADABLE:
+                # Nothing ends: it is good again where Authelia has its old secret back.
+                raise RefreshDeniedError(_UNREADABLE_WORDS) from error
             if error.error != "invalid_grant":
                 raise UnavailableError("issuer", error.error) from error
             # It would be in vain for ever, and count against the person's address each time.

@@ -17,7 +17,7 @@ from authz.core.request import RefusedError
 from authz.login.protocol.values import LoginIdentity
 from authz.tokens.claims import ClaimRules, is_seconds, is_text, read_principal
 from authz.tokens.jose import Unverified, read_id_token, read_jws
-from authz.tokens.jwk import DEFAULT_ALGORITHMS
+from authz.tokens.jwk import DEFAULT_ALGORITHMS, VerificationKey
 from authz.tokens.keys import SigningKeys
 from authz.tokens.signature import SignatureVerifier
 
@@ -88,8 +88,10 @@ class TokenResponseVerifier:
             UnavailableError: where the issuer's keys cannot be had.
         """
         try:
-            signed = await self._signed(access_token, read_jws(access_token, self._algorithms))
-            stated = await self._signed(id_token, read_id_token(id_token, self._algorithms))
+            signed = read_jws(access_token, self._algorithms)
+            key = await self._verify(access_token, signed)
+            stated = read_id_token(id_token, self._algorithms)
+            await self._verify(id_token, stated, key if expected.nonce is None else None)
             principal = self._principal(signed)
         except RefusedError as refused:
             raise InvalidTokenResponseError(
@@ -98,12 +100,29 @@ class TokenResponseVerifier:
         _check_principal(principal, expected)
         return principal, self._identity(stated, access_token, principal, expected)
 
-    async def _signed(self, token: str, unverified: Unverified) -> Unverified:
-        """Return what a token says, once its signature was verified."""
+    async def _verify(
+        self, token: str, unverified: Unverified, beside: VerificationKey | None = None
+    ) -> VerificationKey:
+        """Return the issuer's key that has signed a token.
+
+        Args:
+            token: the whole token.
+            unverified: its parts.
+            beside: the key that has signed the access token of a refresh. The ID token of it is
+                signed with the same one, and names the `kid` that was in use at the log-in
+                (Authelia 4.39.20 and later, tests/fixtures/authelia/rotation.json), which may be
+                gone. A `kid` is a hint (RFC 7515, section 4.1.4).
+
+        Raises:
+            InvalidTokenResponseError: where it is of another issuer.
+            RefusedError: where no key of the issuer's has signed it.
+            UnavailableError: where the issuer's keys cannot be had.
+        """
         if unverified.claims.get("iss") != self._rules.issuer:
             raise InvalidTokenResponseError("iss is not the configured issuer", foreign=True)
-        await self._signatures.verify(token, unverified, self._clock())
-        return unverified
+        if beside is not None and self._signatures.is_signed_by(token, unverified, beside):
+            return beside
+        return await self._signatures.verify(token, unverified, self._clock())
 
     def _principal(self, signed: Unverified) -> Principal:
         claims, now = dict(signed.claims), self._clock()

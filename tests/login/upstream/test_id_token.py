@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -168,6 +169,63 @@ def test_the_tokens_of_two_log_ins_do_not_mix() -> None:
 
     assert isinstance(mixed(john, john), tuple)
     assert {mixed(bob, john), mixed(john, bob)} <= {FOREIGN, WRONG}
+
+
+# A log-in, and refreshes of it after Authelia's key was exchanged for another.
+ROTATION: Final[Mapping[str, Any]] = json.loads((FIXTURES / "rotation.json").read_text())
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("version", ROTATION)
+def test_refreshes_go_on_when_authelia_has_another_key(version: str, number: int) -> None:
+    """Its refreshed ID tokens name the key of the log-in, and are signed with the one of today."""
+    step = ROTATION[version][number]
+    expected = ExpectedTokens("authz-one-factor", subject=subject_of(ROTATION[version][0]))
+    checker = proofs(read_key_set(step["jwks"], DEFAULT_ALGORITHMS), step["now"])
+    pair = step["response"]["access_token"], step["response"]["id_token"]
+
+    found = outcome(*pair, expected, checker)
+
+    assert isinstance(found, tuple)
+    assert found[1].account == "john"
+    names = [jwt.get_unverified_header(each)["kid"] for each in pair]
+    assert names == ["k1" if number == 0 else "k2", "k1"]
+
+
+@pytest.mark.parametrize("version", ROTATION)
+def test_tokens_of_the_old_key_are_good_as_long_as_it_is_published(version: str) -> None:
+    """Beside the new one; with the new one alone they prove nothing."""
+    first, both, alone = ROTATION[version]
+    pair = first["response"]["access_token"], first["response"]["id_token"]
+    expected = ExpectedTokens("authz-one-factor", subject=subject_of(first))
+
+    def under(step: Mapping[str, Any]) -> object:
+        checker = proofs(read_key_set(step["jwks"], DEFAULT_ALGORITHMS), first["now"])
+        return outcome(*pair, expected, checker)
+
+    assert isinstance(under(both), tuple)
+    assert not isinstance(under(alone), tuple)
+
+
+def subject_of(step: Mapping[str, Any]) -> str:
+    claims = jwt.decode(step["response"]["id_token"], options={"verify_signature": False})
+    return str(claims["sub"])
+
+
+@pytest.mark.attack("id-token-forged")
+@pytest.mark.parametrize("kid", ["mcp-rs256", "gone"])
+def test_a_key_that_is_not_the_issuers_signs_no_refresh(kid: str) -> None:
+    """Beside a good access token, and whichever key it names; a log-in's is the one it names."""
+    refresh = ExpectedTokens(US, subject=JOHN)
+    told = {**ID, "at_hash": half(ACCESS)}
+    forged = rsa_signer("forger").compact(
+        json.dumps(rsa_signer().header(typ="JWT", kid=kid)).encode(), json.dumps(told).encode()
+    )
+    own = identifying(header={"kid": kid})
+
+    assert outcome(ACCESS, forged, refresh) == WRONG
+    assert isinstance(outcome(ACCESS, own, refresh), tuple)
+    assert isinstance(outcome(ACCESS, own), tuple) is (kid == "mcp-rs256")
 
 
 # --- made -------------------------------------------------------------------------------------
