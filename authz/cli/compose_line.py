@@ -29,6 +29,7 @@ _HOW: Final[Mapping[str, str]] = {
     "pages": "up -d",
     "up": "up -d",
     "check-config": "run --rm authz",
+    "connections": "exec -T authz authz",  # it reads logs from its standard input
 }
 # Options that name a file of the host to read, and what stands in its place.
 _READ: Final[Mapping[str, str]] = {
@@ -95,7 +96,7 @@ def compose_line(asked: AskedCommand) -> str | None:
         found.written = f" > {shlex.quote(_pins(config, folder, words))}"
     moved = found.read or found.written
     if moved:
-        start = start.replace("exec ", "exec -T ")
+        start = start.replace("exec authz", "exec -T authz")
     where = f"-c {_container_path(config, folder)}"
     line = f"{start} {shlex.join(found.words)} {where}{found.read.rstrip()}{found.written}"
     return " ".join(line.split())

@@ -19,11 +19,19 @@ from authz.cli.common import (
     CommandError,
     command,
     describe_os_error,
-    json_option,
     print_table,
 )
 from authz.cli.moments import read_since
+from authz.cli.revocation_commands import (
+    DeploymentOptions,
+    LedgerRequest,
+    deployment_options,
+    run_on_ledger,
+    shown_text,
+)
+from authz.cli.revocation_names import NamedTarget, NameResolver
 from authz.core.limits import network
+from authz.ledger.redis import RedisLedger
 from authz.process.output import printable
 from authz.telemetry.connection_advice import advise
 from authz.telemetry.connection_events import OK, ConnectionEvent, Stage, read_event
@@ -34,12 +42,16 @@ _EXAMPLES: Final = """\
 examples:
   docker compose logs --since 2h | authz connections
   docker compose logs --since 2h | authz connections --client claude
+  docker compose logs --since 2h | authz connections --person ada -c deploy
   docker compose logs --since 2h | authz connections 3f1c09a77be2d410
   kubectl logs --prefix --since=2h -l app=authz | authz connections --json
   authz connections --log authz.log --log pages.log --log envoy.log --since 1d
+A person is named by subject, as the logs have it; by user name or e-mail address where authz.yaml
+(-c) leads to the Redis that knows them, as for `authz revoke`.
 Give the logs of authz serve, authz pages and Envoy together: each knows a part. What is tied by the
 address alone is marked with ?: people behind one address, and an assistant's servers, share it.
-exit status: 0 found, 1 nothing found, 2 asked wrongly
+exit status: 0 found, 1 nothing found, 2 asked wrongly or several are called so, 3 nobody is
+called so
 """
 _GRANT: Final = re.compile(rb'\\?"grant\\?": ?\\?"([0-9a-f]{1,64})')
 # What a line of interest has; a log has many others, and parsing costs.
@@ -63,14 +75,20 @@ _NO_LOGS: Final = (
 @click.option("--since", metavar="WHEN", help="A moment with its zone, or how long ago: 2h, 1d.")
 @click.option("--client", default="", metavar="TEXT", help="In the client's name.")
 @click.option("--address", default="", metavar="IP", help="That took part.")
-@click.option("--person", default="", metavar="SUBJECT", help="Whose calls were seen.")
+@click.option(
+    "--person",
+    default="",
+    metavar="WHO",
+    help="Whose calls were seen: subject (`sub`), user name or e-mail address.",
+)
 @click.option("--stopped", is_flag=True, help="Only those that did not get through.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The latest."
 )
-@json_option("All of it as one JSON object.")
+@deployment_options
 def run(
     *,
+    deployment: DeploymentOptions,
     story: str | None,
     logs: tuple[Path, ...],
     since: str | None,
@@ -79,18 +97,19 @@ def run(
     person: str,
     stopped: bool,
     limit: int,
-    as_json: bool,
 ) -> int:
     """List connections, or tell one."""
+    as_json = deployment.as_json
     begin = read_since("--since", since, time.time()) or 0.0
     found = _read(logs, begin)
+    subject = _subject(person, found, deployment) if person else ""
     stories = [
         each
         for each in found.stories()
         if (story is None or each.id == story)
         and client.lower() in each.client.lower()
         and (not address or network(address) in each.networks)
-        and (not person or each.subject == person)
+        and (not subject or each.subject == subject)
         and not (stopped and _is_connected(each))
     ][-limit:]
     if as_json:
@@ -106,6 +125,29 @@ def run(
     if not stories and not as_json:
         print("no connection in these logs", file=sys.stderr)
     return DONE if stories else FAILED
+
+
+def _subject(who: str, found: Connections, deployment: DeploymentOptions) -> str:
+    """Return the subject of a person; what is one in the logs is taken as it is.
+
+    So nobody is taken for the person whose subject a user name repeats.
+
+    Raises:
+        CommandError: where several people are called so, nobody is, or Redis does not answer.
+    """
+    if any(each.subject == who for each in found.stories()) or not deployment.config.exists():
+        return who
+
+    async def work(ledger: RedisLedger, request: LedgerRequest) -> NamedTarget:
+        names = NameResolver(
+            ledger, request, force=False, option="--person", outcome="none is shown", forcing=""
+        )
+        return await names.person(who)
+
+    named = run_on_ledger(deployment, work)
+    if named.person is None or not named.person.subject:
+        raise CommandError(f"--person: the subject of {shown_text(who)} is not known any more")
+    return named.person.subject
 
 
 def _read(logs: Sequence[Path], begin: float) -> Connections:

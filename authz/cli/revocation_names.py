@@ -63,11 +63,17 @@ class NameResolver:
     Attributes:
         ledger, request: of the command.
         force: take a name that nobody is known by for a subject, a client_id or a log-in's id.
+        option: by which a person is named.
+        outcome: what an error says of what was not done.
+        forcing: what it says of `force`.
     """
 
     ledger: RedisLedger
     request: LedgerRequest
     force: bool
+    option: str = "--user"
+    outcome: str = "nothing was revoked"
+    forcing: str = "; --force revokes that very name all the same"
 
     async def person(self, name: str) -> NamedTarget:
         """Return whose tokens `--user` means."""
@@ -160,7 +166,7 @@ class NameResolver:
         except AmbiguousPersonError as error:
             listed = "\n".join(f"  {_candidate(each)}" for each in error.candidates)
             raise CommandError(
-                f"--user: {shown_text(name)} does not say who is meant; nothing was revoked. Give"
+                f"{self.option}: {shown_text(name)} does not say who is meant; {self.outcome}. Give"
                 f" one of these subjects:\n{listed}"
             ) from None
 
@@ -178,9 +184,8 @@ class NameResolver:
             return
         like = f"; did you mean {' or '.join(map(shown_text, near))}?" if near else ""
         raise CommandError(
-            f"no {kind} is known by the name {shown_text(name)}, so nothing was revoked{like}"
-            " `authz clients` and `authz audit` show who is known; --force revokes that very name"
-            " all the same",
+            f"no {kind} is known by the name {shown_text(name)}, so {self.outcome}{like}"
+            f" `authz clients` and `authz audit` show who is known{self.forcing}",
             UNKNOWN,
         )
 

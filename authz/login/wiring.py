@@ -24,6 +24,7 @@ from authz.ledger.resilient import PROBE
 from authz.ledger.revocations import prune
 from authz.login.clients.assertions import ClientAssertions, KeySets
 from authz.login.clients.documents import Documents
+from authz.login.clients.faults import DocumentFault
 from authz.login.clients.fetching import Fetcher, SystemResolver
 from authz.login.clients.lookup import stranger_bulkhead
 from authz.login.clients.registration import Registrations
@@ -126,6 +127,7 @@ class LoginServer:
             None if hosts is None else tuple(hosts),
             bulkhead=bulkhead,
             requester=NETWORK.get,
+            on_fetched=self._log_fetched,
         )
         self._key_sets = KeySets(fetcher, bulkhead=bulkhead, requester=NETWORK.get)
         self._registrations = Registrations(
@@ -423,6 +425,10 @@ class LoginServer:
 
     def _note(self, request_id: str, description: str) -> None:
         self._recorder.event("page", request_id=request_id, detail=description, **log_keys())
+
+    def _log_fetched(self, url: str, fault: DocumentFault | None, description: str) -> None:
+        outcome = "ok" if fault is None else fault.value
+        self.log("client_document", outcome, client=url, detail=description)
 
     def log(
         self,

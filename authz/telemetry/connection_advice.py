@@ -34,6 +34,11 @@ _AFTER: Final[Mapping[Stage, Advice]] = MappingProxyType({
         "the client registered, and nobody opened the log-in page",
         "look at the person's side: a pop-up that was blocked, a window that was closed",
     ),
+    Stage.CLIENT_DOCUMENT: Advice(
+        "the client's metadata document was fetched, and no consent page was shown",
+        "the log line `authorize` with the same `attempt` says why; without one the person has "
+        "closed the page",
+    ),
     Stage.AUTHORIZE: Advice(
         "the consent page was shown, and nobody answered it",
         f"the person left the page, or waited longer than ten minutes: {_REMOVE}",
@@ -140,7 +145,8 @@ def advise(event: ConnectionEvent) -> Advice:
         reason = next((each for each in Reason if each.label == event.outcome), None)
         if reason is not None:
             return Advice(f"the call was refused: {reason.row.meaning}", reason.row.fix)
-    known = _OUTCOMES.get(event.outcome)
+    what = "no_document" if event.stage is Stage.CLIENT_DOCUMENT else event.outcome
+    known = _OUTCOMES.get(what)
     return known or Advice(
         f"the step `{event.stage.name.lower()}` ended with {event.outcome}",
         "the detail and the request id say more: `authz explain --request-id ID --log LOG`",

@@ -25,16 +25,18 @@ class Stage(IntEnum):
     CHALLENGE = 1
     DOCUMENT = 2
     REGISTER = 3
-    AUTHORIZE = 4
-    CONSENT = 5
-    CALLBACK = 6
-    TOKEN = 7
-    CALL = 8
-    REFRESH = 9
+    CLIENT_DOCUMENT = 4  # that the client's id is the URL of
+    AUTHORIZE = 5
+    CONSENT = 6
+    CALLBACK = 7
+    TOKEN = 8
+    CALL = 9
+    REFRESH = 10
 
 
 _STEPS: Final = {
     "register": Stage.REGISTER,
+    "client_document": Stage.CLIENT_DOCUMENT,
     "authorize": Stage.AUTHORIZE,
     "consent": Stage.CONSENT,
     "callback": Stage.CALLBACK,
@@ -85,7 +87,10 @@ def read_event(line: LoggedLine) -> ConnectionEvent | None:
             return _decision(record)
         case LineKind.LOG_IN:
             stage = _STEPS.get(_text(record, "step"))
-            return None if stage is None else _login(record, stage, _text(record, "outcome"))
+            # A document is fetched for a refresh, too, which begins no connection.
+            if stage is None or (stage is Stage.CLIENT_DOCUMENT and not _text(record, "attempt")):
+                return None
+            return _login(record, stage, _text(record, "outcome"))
         case LineKind.PAGE:
             stage = Stage.AUTHORIZE
             event = _login(record, stage, _text(record, "detail"))

@@ -30,6 +30,7 @@ from authz.tokens.sealing import Sealer
 from tests.cli.test_revocation_commands import TypedCommands
 from tests.login.store.test_store import CODE, GRANT
 from tests.support.valkey import ValkeyServer, valkey
+from tests.telemetry.test_connections import BASE, hosted
 from tests.tokens.token_factory import ISSUER
 
 ADA = "71909b80-c6b2-4490-b157-a7cf10eb4136"
@@ -368,3 +369,42 @@ def test_a_person_of_an_earlier_release_is_revoked_all_the_same(
     assert not deployment.is_refused(BOB)
     assert typed("audit", "--json") == 0
     assert json.loads(typed.out.splitlines()[-1])["record"]["action"] == "revoke"
+
+
+@pytest.mark.parametrize("who", ["ada", "ada@example.com", ADA])
+def test_connections_are_found_by_name(
+    typed: TypedCommands, deployment: Deployment, tmp_path: Path, who: str
+) -> None:
+    """A person's connections by the names that `revoke --user` takes, and nobody else's."""
+    deployment.log_in(ADA, "ada", "ada@example.com")
+    log = tmp_path / "authz.log"
+    other = b"".join(hosted(BASE + 2000, attempt="b1", grant="0c2d"))
+    log.write_bytes(b"".join(hosted(BASE)).replace(b'"u-1"', f'"{ADA}"'.encode()) + other)
+
+    assert typed("connections", "--log", str(log), "--person", who, "--json") == 0
+    assert [each["person"] for each in typed.json["connections"]] == [ADA]
+    assert typed("connections", "--log", str(log), "--person", "u-1", "--json") == 0
+    assert [each["person"] for each in typed.json["connections"]] == ["u-1"]
+
+
+def test_connections_of_nobody_or_of_two_are_not_shown(
+    typed: TypedCommands, deployment: Deployment, tmp_path: Path
+) -> None:
+    """A name that nobody has, or two, is told; it revokes nothing and no word says that it could.
+
+    Who is called as another's subject is not shown in the other's place.
+    """
+    deployment.log_in(ADA, "ada")
+    deployment.log_in(EVE, "ada")
+    deployment.log_in(BOB, "u-1")
+    log = tmp_path / "authz.log"
+    log.write_bytes(b"".join(hosted(BASE)))
+    options = ("--log", str(log))
+    assert typed("connections", *options, "--person", "nobody") == 3
+    assert "no person is known by the name nobody, so none is shown" in typed.err
+    assert "revoke" not in typed.err
+    assert typed("connections", *options, "--person", "ada") == 2
+    assert "--person: ada does not say who is meant; none is shown" in typed.err
+    assert ADA in typed.err
+    assert typed("connections", *options, "--person", "u-1", "--json") == 0
+    assert [each["person"] for each in typed.json["connections"]] == ["u-1"]

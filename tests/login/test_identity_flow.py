@@ -206,6 +206,32 @@ def test_a_document_names_log_ins_that_end_at_its_origin(play: Play, uri: str) -
     play(scene)
 
 
+def test_a_fetched_document_is_an_event_of_its_log_in(play: Play) -> None:
+    """One line for each fetch, tied to the log-in that it was for, and none where the document is
+    remembered; where it cannot be had the line says why.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        publish(found, OWN)
+        client = FrontDoorClient(found, client_id=DOCUMENT, redirect_uri=OWN, resource=NOTES)
+        await client.tokens()
+        await client.tokens()
+        lines = [each for each in found.lines() if each["event"] == "log_in"]
+        (fetched,) = (each for each in lines if each["step"] == "client_document")
+        authorized = next(each for each in lines if each["step"] == "authorize")
+        assert lines.index(fetched) < lines.index(authorized)
+        assert (fetched["outcome"], fetched["client"]) == ("ok", DOCUMENT)
+        for key in ("attempt", "client_key", "network", "request_id"):
+            assert fetched[key] == authorized[key]
+        found.built._documents._known.clear()
+        publish(found)
+        await client.authorize()
+        last = [each for each in found.lines() if each.get("step") == "client_document"][-1]
+        assert (last["outcome"], last["attempt"]) == ("unusable", fetched["attempt"])
+
+    play(scene)
+
+
 @pytest.mark.attack("document-foreign-redirect")
 def test_a_refresh_token_of_one_end_is_not_made_one_of_another(play: Play) -> None:
     """The document drops nothing and adds its own origin: the log-in stays the one that it was."""

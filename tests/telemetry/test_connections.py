@@ -78,7 +78,7 @@ def test_a_hosted_assistants_log_in_is_one_story() -> None:
     """Its servers ask, a browser logs in, its servers redeem: tied by grant, the start by guess."""
     (story,) = stories([*hosted(BASE), call(BASE + 18, "0a1b"), call(BASE + 19, "0a1b")])
 
-    assert sorted(stages(story)) == [1, 2, 2, 4, 5, 6, 7, 8]
+    assert sorted(stages(story)) == [1, 2, 2, 5, 6, 7, 8, 9]
     assert (story.client, story.server, story.subject) == ("claude.ai", "files", "u-1")
     assert story.networks == [PHONE, HOSTED]
     assert story.guessed == {Stage.CHALLENGE, Stage.DOCUMENT}
@@ -121,6 +121,17 @@ def test_a_registered_client_on_one_machine_is_tied_by_its_key() -> None:
     assert stages(second) == [Stage.REGISTER, Stage.AUTHORIZE]
     assert first.guessed == second.guessed == set()
     assert "not good" in advise(first.reached()).missing
+
+
+def test_the_fetch_of_a_clients_document_is_of_its_log_in() -> None:
+    """It comes before the request that it was for; one for a refresh begins no story."""
+    mine = {"network": PHONE, "client": "https://claude.ai/c", "client_key": "c1"}
+    fetched = step(BASE + 2, "client_document", **mine, attempt="a1")
+    (story,) = stories([challenge(BASE), *hosted(BASE)[3:], fetched])
+    assert Stage.CLIENT_DOCUMENT in {each.stage for each in story.events}
+    assert stories([step(BASE, "client_document", **mine)]) == []
+    (story,) = stories([step(BASE, "client_document", "not_found", **mine, attempt="a1")])
+    assert "metadata document is of no use" in advise(story.reached()).missing
 
 
 def test_two_log_ins_of_one_client_are_two_stories() -> None:

@@ -24,7 +24,14 @@ from authz.login.clients.client_metadata import (
     read_refreshes,
 )
 from authz.login.clients.faults import DocumentFault
-from authz.login.clients.lookup import DocumentError, Fetch, FetchedCache, nobody
+from authz.login.clients.lookup import (
+    DocumentError,
+    Fetch,
+    FetchedCache,
+    OnFetched,
+    nobody,
+    unheard,
+)
 from authz.login.clients.redirects import RedirectRules
 from authz.login.protocol.values import ClientKind, KeyAuthentication, OAuthClient
 from authz.tokens.bulkhead import Bulkhead
@@ -169,6 +176,7 @@ class Documents(FetchedCache[OAuthClient]):
         capacity: int = 4096,
         patience: float = 8.0,
         requester: Callable[[], str] = nobody,
+        on_fetched: OnFetched = unheard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and what to allow; the rest as `FetchedCache`.
@@ -181,6 +189,7 @@ class Documents(FetchedCache[OAuthClient]):
             capacity: how many documents are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
             requester: the address of who asks at this moment.
+            on_fetched: hears of each fetch.
             clock: seconds that never go back.
         """
         read = partial(read_document, rules=rules)
@@ -191,6 +200,7 @@ class Documents(FetchedCache[OAuthClient]):
             capacity=capacity,
             patience=patience,
             requester=requester,
+            on_fetched=on_fetched,
             clock=clock,
         )
         self._hosts = hosts

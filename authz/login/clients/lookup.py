@@ -108,6 +108,14 @@ def nobody() -> str:
     return ""
 
 
+OnFetched = Callable[[str, DocumentFault | None, str], None]  # URL, what is wrong, in words
+
+
+def unheard(url: str, fault: DocumentFault | None, description: str) -> None:
+    """Hear of a fetch, and do nothing."""
+    del url, fault, description
+
+
 class FetchedCache(Generic[V]):
     """Fetch what is at a URL, and remember it. Used from one event loop."""
 
@@ -120,6 +128,7 @@ class FetchedCache(Generic[V]):
         capacity: int = _CAPACITY,
         patience: float = _PATIENCE,
         requester: Callable[[], str] = nobody,
+        on_fetched: OnFetched = unheard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how to fetch and to read.
@@ -131,8 +140,10 @@ class FetchedCache(Generic[V]):
             capacity: how many are remembered, and how many that were no use.
             patience: seconds that a caller waits; the fetch goes on.
             requester: the address of who asks at this moment, for the share of each.
+            on_fetched: hears of each fetch, in the context of who asked for it.
             clock: seconds that never go back.
         """
+        self._on_fetched = on_fetched
         self._fetch = fetch
         self._read = read
         self._bulkhead = stranger_bulkhead(clock) if bulkhead is None else bulkhead
@@ -267,6 +278,7 @@ class FetchedCache(Generic[V]):
             age = min(max(float(fetched.max_age or 0), SHORTEST_AGE), LONGEST_AGE)
             self._refused.pop(url, None)
             self._known.put(url, _Known(value, now, now + age, now), self._capacity)
+            self._on_fetched(url, None, "")
 
     def _refuse(self, url: str, fault: DocumentFault, description: str) -> None:
         """Remember for a while that there is no document, so that it is not fetched at a pace.
@@ -274,6 +286,7 @@ class FetchedCache(Generic[V]):
         The draft's section 5.2 wants no error remembered: a minute is the pause before the next
         try, which strangers would otherwise choose.
         """
+        self._on_fetched(url, fault, description)
         known, now = self._known.get(url), self._clock()
         end = -1.0 if known is None else known.fetched_at + LONGEST_AGE
         if known is not None and fault.passing and now < end:
