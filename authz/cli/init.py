@@ -184,6 +184,8 @@ def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
         yield "  trust ca.crt on the clients, or: authz certificate --install CHAIN KEY"
     else:
         yield "  trust ca.crt on the clients"
+    if not answers.domain.endswith("localhost"):
+        yield "  say who is told of alerts: alertmanager/alertmanager.yml"
     if answers.ours:
         yield "  docker compose up -d       (or docker-compose up -d)"
         yield "  docker compose exec authelia authelia storage user totp generate " + answers.user

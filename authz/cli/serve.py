@@ -32,9 +32,17 @@ signals:
     metavar="DIR",
     help="Where `envoy-config -o` wrote: each reload writes there, and Envoy follows.",
 )
-def run(*, config: Path, check: str | None, status: str | None, envoy: Path | None) -> int:
+@click.option(
+    "--envoy-stats",
+    metavar="SOCKET",
+    default="",
+    help="Pass on what Envoy tells there, at /envoy/metrics beside ours.",
+)
+def run(
+    *, config: Path, check: str | None, status: str | None, envoy: Path | None, envoy_stats: str
+) -> int:
     """Serve until told to stop."""
     try:
-        return serve(config, os.environ, check, status, envoy)
+        return serve(config, os.environ, check, status, envoy, envoy_stats=envoy_stats)
     except AddressError as error:
         raise CommandError(str(error)) from error

@@ -31,6 +31,8 @@ def serve(
     check: str | None,
     status: str | None,
     envoy: Path | None = None,
+    *,
+    envoy_stats: str = "",
 ) -> int:
     """Run the service until it is told to stop.
 
@@ -40,6 +42,7 @@ def serve(
         check: where to answer Check, in place of `service.check`.
         status: where to serve metrics, in place of `telemetry.metrics`.
         envoy: the folder whose files Envoy watches; None where it follows no reload.
+        envoy_stats: the socket of Envoy's statistics, to pass them on; or empty.
 
     Raises:
         ConfigError: where authz.yaml is wrong.
@@ -60,7 +63,7 @@ def serve(
     where = (at_status.host, at_status.port)
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
-    worker = WorkerSettings(str(configuration), checks[0], where, grace)
+    worker = WorkerSettings(str(configuration), checks[0], where, grace, envoy_stats=envoy_stats)
     if envoy is not None:
         folder = watched_folder(envoy, sys.executable)
         worker = replace(worker, envoy=folder.folder, python=folder.python)
@@ -109,7 +112,7 @@ def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Reco
         return load(Path(worker.configuration), env)
 
     async def run() -> None:
-        listeners = Listeners(worker.check, worker.status)
+        listeners = Listeners(worker.check, worker.status, worker.envoy_stats)
         watched = WatchedFolder(worker.envoy, worker.python) if worker.envoy else None
         service = Service(
             read_again,

@@ -6,7 +6,7 @@ it ended is kept: all of it where it ended as told, else all up to the last scra
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPException
@@ -182,6 +182,8 @@ class MetricsAggregator(StatusPages):
         registry: CollectorRegistry,
         place: ListenAddress,
         health: Health | None = None,
+        *,
+        more: Mapping[str, Callable[[], Page]] = MappingProxyType({}),
     ) -> None:
         """Bind the listener.
 
@@ -190,6 +192,7 @@ class MetricsAggregator(StatusPages):
             registry: what the process above counts itself.
             place: where to listen.
             health: of the process above: the digest in force, and its notes.
+            more: further pages, by path.
 
         Raises:
             OSError: where the address cannot be bound.
@@ -202,6 +205,7 @@ class MetricsAggregator(StatusPages):
             "/healthz": healthz,
             "/readyz": self._readyz,
             IDENTITY_KEYS: self._identity_keys,
+            **more,
         }
         super().__init__(pages, place)
 

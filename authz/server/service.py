@@ -21,6 +21,7 @@ from authz.core.policy import before_moves
 from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
+from authz.server.envoy_statistics import envoy_pages
 from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
@@ -92,10 +93,12 @@ class Listeners:
     Attributes:
         check: `unix:/path` or `host:port`, for Envoy.
         status: host and port, for Prometheus and probes; one of several workers has a socket.
+        envoy_stats: the socket at which Envoy tells its statistics, which are passed on; or empty.
     """
 
     check: str
     status: ListenAddress
+    envoy_stats: str = ""
 
 
 class Service:
@@ -174,6 +177,7 @@ class Service:
             self._listeners.status,
             # Of the assembly that is in force: a reload brings other keys.
             lambda: self._assembly.identity_keys,
+            envoy_pages(self._listeners.envoy_stats),
         )
         try:
             port = transport.listen(self._listeners.check)

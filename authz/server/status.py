@@ -12,6 +12,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from socketserver import TCPServer
+from types import MappingProxyType
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -125,6 +126,7 @@ class Status(StatusPages):
         health: Health,
         place: ListenAddress,
         identity_keys: Callable[[], bytes | None] = lambda: None,
+        more: Mapping[str, Callable[[], Page]] = MappingProxyType({}),
     ) -> None:
         """Bind the listener.
 
@@ -133,6 +135,7 @@ class Status(StatusPages):
             health: how the parts are.
             place: where to listen.
             identity_keys: returns the key set for MCP servers; None where nothing is signed.
+            more: further pages, by path.
 
         Raises:
             OSError: where the address cannot be bound.
@@ -145,6 +148,7 @@ class Status(StatusPages):
             "/healthz": healthz,
             "/readyz": self._readyz,
             IDENTITY_KEYS: lambda: key_page(self._identity_keys()),
+            **more,
         }
         super().__init__(pages, place)
 

@@ -56,6 +56,7 @@ class WorkerSettings:
         worker: this worker's number; None where there is only one.
         envoy: the folder whose files Envoy watches; empty where it follows no reload.
         python: the interpreter; a service embedded in an Envoy has none to ask.
+        envoy_stats: the socket at which Envoy tells its statistics; empty where nobody asks.
     """
 
     configuration: str
@@ -69,6 +70,7 @@ class WorkerSettings:
     worker: int | None = None
     envoy: str = ""
     python: str = ""
+    envoy_stats: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable that carries this."""

@@ -62,7 +62,7 @@ class WorkerChannel:
         log = EventLog(self._read().config.telemetry.log)
         recorder = Recorder(self._metrics, log, settings.worker)
         capture_library_output(recorder)
-        listeners = Listeners(settings.check, settings.status)
+        listeners = Listeners(settings.check, settings.status, settings.envoy_stats)
         # Of several workers the process above them watches authz.yaml, and writes Envoy's files
         # once all have the rules.
         file = None if settings.text else Path(settings.configuration)

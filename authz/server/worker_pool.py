@@ -23,6 +23,7 @@ from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
+from authz.server.envoy_statistics import envoy_pages
 from authz.server.health import Health
 from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
 from authz.server.reloader import ConfigReloader
@@ -187,7 +188,13 @@ class WorkerPool:
             self._workers = [self._make(folder, n) for n in range(len(self._checks))]
             registry = self._recorder.metrics.registry
             metrics = [one.metrics for one in self._workers]
-            aggregator = MetricsAggregator(metrics, registry, self._worker.status, self._health)
+            aggregator = MetricsAggregator(
+                metrics,
+                registry,
+                self._worker.status,
+                self._health,
+                more=envoy_pages(self._worker.envoy_stats),
+            )
             aggregator.start()
             self._follow_signals()
             try:

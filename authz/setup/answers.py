@@ -20,7 +20,8 @@ SAMPLES: Final = MappingProxyType(
 LOGINS: Final = ("front_door", "direct")
 # Names of services of the compose file, and paths of the front door.
 _TAKEN: Final = frozenset(
-    {"envoy", "authz", "authz-pages", "authelia", "redis", "prometheus", "tailscale"}
+    {"envoy", "authz", "authz-pages", "authelia", "redis", "tailscale"}
+    | {"prometheus", "alertmanager"}
     | {"authorize", "token", "revoke", "register"}
 )
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

@@ -60,6 +60,7 @@ _TEMPLATES: Final = {
     "docker-compose.yml": "docker-compose.yml",
     "firewall.nft": "firewall.nft",
     CONFIGURATION: "authz.yaml",
+    "alertmanager/alertmanager.yml": "alertmanager.yml",
     "prometheus/prometheus.yml": "prometheus.yml",
     "prometheus/rules.yml": "rules.yml",
     "redis/valkey.conf": "valkey.conf",
@@ -113,7 +114,12 @@ def write_folder(
     if answers.ours:
         folder.put("authelia/configuration.yml", _text("configuration.yml", values))
         folder.folder("data/authelia", private=True)
-    for name in ("redis", "prometheus", *(("tailscale",) if answers.funnel else ())):
+    for name in (
+        "redis",
+        "prometheus",
+        "alertmanager",
+        *(("tailscale",) if answers.funnel else ()),
+    ):
         folder.folder(f"data/{name}", private=True)
     stale = _derived(folder, configuration, render=render)
     return SetupResult(root, folder.outcomes, stale, password_file, _move(root))
@@ -173,6 +179,7 @@ def _secrets(folder: Folder, answers: SetupAnswers) -> None:
         folder.secret(_DOOR, new_private_key)
     # Compose wants the file to be there, whether or not the profile is used.
     folder.secret("secrets/tailscale_authkey", str)
+    folder.secret("secrets/alert_receiver", str)  # whoever fills in a receiver puts it there
     if not answers.funnel:
         _certificate(folder, answers)
 

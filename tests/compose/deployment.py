@@ -35,6 +35,7 @@ SERVICES: Final = (
     "authelia",
     "redis",
     "prometheus",
+    "alertmanager",
     "notes",
     "files",
 )

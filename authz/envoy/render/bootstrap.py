@@ -13,7 +13,9 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     BootstrapDynamicResources,
     BootstrapStaticResources,
 )
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.core.v3 import Address, Node, Pipe
+from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.overload.v3 import (
     BufferFactoryConfig,
     OverloadAction,
@@ -101,10 +103,19 @@ def bootstrap(settings: EnvoySettings, where: Topology) -> Bootstrap:
         node=Node(id="gateway", cluster="authz"),
         admin=Admin(address=Address(pipe=Pipe(path=where.admin, mode=_OWNER_ONLY))),
         static_resources=BootstrapStaticResources(
-            listeners=listeners(settings, where), clusters=clusters(settings, where)
+            listeners=[*listeners(settings, where), *_statistics(where)],
+            clusters=[*clusters(settings, where), *_admin(where)],
         ),
         overload_manager=_overload_manager(settings, where),
     )
+
+
+def _statistics(where: Topology) -> list[Listener]:
+    return [statistics_listener(where.stats)] if where.stats else []
+
+
+def _admin(where: Topology) -> list[Cluster]:
+    return [admin_cluster(where.admin)] if where.stats else []
 
 
 def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
@@ -139,8 +150,7 @@ def _watching(settings: EnvoySettings, where: Topology) -> Bootstrap:
         node=Node(id="gateway", cluster="authz"),
         admin=Admin(address=Address(pipe=Pipe(path=where.admin, mode=_OWNER_ONLY))),
         static_resources=BootstrapStaticResources(
-            listeners=[statistics_listener(where.stats)] if where.stats else [],
-            clusters=[admin_cluster(where.admin)] if where.stats else [],
+            listeners=_statistics(where), clusters=_admin(where)
         ),
         dynamic_resources=BootstrapDynamicResources(
             lds_config=watched_file(where.folder, LISTENERS_FILE),

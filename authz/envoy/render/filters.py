@@ -141,6 +141,8 @@ def ext_authz(settings: EnvoySettings) -> HttpFilter:
         failure_mode_allow=False,
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
         validate_mutations=True,
+        # What authz refuses is no answer of the server: it is not counted among its 5xx.
+        charge_cluster_response_stats=False,
         encode_raw_headers=True,
         # Here and not on the routes: with_request_body of a route (CheckSettings) ignores
         # pack_as_bytes (Envoy 1.39 and 1.40), and without it Envoy writes `!` for what is not

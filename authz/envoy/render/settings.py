@@ -45,7 +45,7 @@ class Topology:
         trusted_ca: the file of certificate authorities that upstreams with https are checked by.
         memory: bytes of heap from which Envoy sheds load.
         stats: the path of a socket at which Envoy tells its statistics and nothing else; empty for
-            none. Only watched configurations have it.
+            none.
     """
 
     authz: tuple[Endpoint, ...] = ()
