@@ -29,10 +29,18 @@ ALERTS: Final = "alerts"
 AUTHELIA: Final = ("authelia/configuration.yml", "authelia/authz.yml")
 RULES: Final = "prometheus/rules.yml"
 PROMETHEUS: Final = "prometheus/prometheus.yml"
+ALERTMANAGER: Final = "alertmanager/alertmanager.yml"
+COMPOSE: Final = "docker-compose.yml"
 _LARGEST: Final = 1 << 20
 # Authelia's template filter runs before its YAML reader; what it puts in is none of our business.
 _TEMPLATE: Final = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _METRIC: Final = re.compile(r"(?<![\w:\"'=~])authz_[a-z0-9_]+")
+_OF_ENVOY: Final = re.compile(r"(?<![\w:\"'=~])envoy_[a-z]+_[a-z0-9_]+(?=\s*[{\[])")
+# Envoy's own path, and the one at which `authz serve --envoy-stats` passes it on.
+_PASSED_ON: Final = "/envoy/metrics"
+_ENVOY_PATHS: Final = frozenset({"/stats/prometheus", _PASSED_ON})
+_STATS_OPTION: Final = "--envoy-stats"
+_RECEIVER: Final = "docs/compose.md, Prometheus and alerts"
 _STRINGS: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _JOB: Final = re.compile(r"""\bjob\s*=\s*["']([^"']{1,100})["']""")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]", "::1", "localhost"})
@@ -152,7 +160,9 @@ def _alerts(config: Config, folder: Path) -> Iterator[Finding]:
     if not any(fnmatchcase(f"/etc/{RULES}", each) for each in read):
         message = f"Prometheus does not read {RULES}: no alert of it fires"
         told.append(problem(ALERTS, "rules_unread", message, f"rule_files in {PROMETHEUS}"))
+    told += _envoy(expressions, jobs, _tree(folder / COMPOSE))
     yield from told
+    yield from _receivers(prometheus, folder)
     if not silent and not told:
         message = f"{len(expressions)} alerts name metrics and jobs that there are"
         yield ok(ALERTS, "can_fire", message)
@@ -172,6 +182,50 @@ def _silent(expressions: Iterable[tuple[str, str]], jobs: Iterable[str]) -> Iter
         if missing := set(_JOB.findall(expression)) - scraped:
             message = f"{quoted(alert)} cannot fire: nothing is scraped as {enumerated(missing)}"
             yield problem(ALERTS, "unknown_job", message, f"a job_name of {PROMETHEUS}")
+
+
+def _envoy(
+    expressions: Iterable[tuple[str, str]],
+    jobs: Mapping[str, Mapping[str, Any]],
+    compose: Mapping[str, Any],
+) -> Iterator[Finding]:
+    """Say where alerts need Envoy's statistics, and nothing brings them to Prometheus."""
+    needs = [alert for alert, expression in expressions if _OF_ENVOY.search(expression)]
+    paths = {str(each.get("metrics_path")) for each in jobs.values()}
+    if not needs:
+        return
+    if not paths & _ENVOY_PATHS:
+        message = f"{enumerated(needs)} cannot fire: Envoy is not scraped"
+        fix = f"a job of {PROMETHEUS} with metrics_path: {_PASSED_ON} (`authz init` has it)"
+        yield problem(ALERTS, "envoy_not_scraped", message, fix)
+        return
+    services = compose.get("services")
+    service = services.get("authz") if isinstance(services, dict) else None
+    command = service.get("command") if isinstance(service, dict) else None
+    if _PASSED_ON in paths and isinstance(command, list) and _STATS_OPTION not in command:
+        message = f"{enumerated(needs)} cannot fire: authz does not pass on Envoy's statistics"
+        fix = f"{_STATS_OPTION} /run/authz/envoy-stats.sock at authz' command in {COMPOSE}"
+        yield problem(ALERTS, "envoy_not_scraped", message, fix)
+
+
+def _receivers(prometheus: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """Say where alerts fire and nobody is told."""
+    if not _mappings(prometheus, "alerting", "alertmanagers"):
+        message = "Prometheus tells no Alertmanager: who does not look at it hears of no alert"
+        yield warning(ALERTS, "no_alertmanager", message, f"alerting in {PROMETHEUS}")
+        return
+    said = _tree(folder / ALERTMANAGER)
+    if not said:
+        return
+    told = any(
+        str(name).endswith("_configs") and _list(value)
+        for receiver in _mappings(said, "receivers")
+        for name, value in receiver.items()
+    )
+    if not told:
+        message = f"{ALERTMANAGER} has no receiver that tells anybody: alerts fire unheard"
+        fix = f"fill in one receiver there, then restart Alertmanager ({_RECEIVER})"
+        yield warning(ALERTS, "no_receiver", message, fix)
 
 
 def _is_loopback(target: str) -> bool:

@@ -28,6 +28,7 @@ from authz.doctor import (
     running,
     servers,
     token,
+    upstream_authorities,
 )
 from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import introspection_client
@@ -96,6 +97,7 @@ async def examine(
         _within(documents.PART, _documents(settings, options)),
         _within(published.PART, _published(settings, options)),
         _within(servers.PART, _servers(settings, options, location)),
+        _within(upstream_authorities.PART, _authorities(settings, options, clock)),
         _within(redis.PART, _redis(settings, location, clock)),
         _within(running.PART, running.examine(settings, options.path)),
         _within(envoy.PART, _envoy(settings, options)),
@@ -190,6 +192,16 @@ async def _servers(
         return await servers.examine(settings, seen, sockets=sockets, beside_envoy=beside)
     finally:
         await ledger.aclose()
+
+
+async def _authorities(
+    settings: Settings, options: DoctorOptions, clock: Callable[[], float]
+) -> list[Finding]:
+    if not options.ask_servers:
+        return []
+    places = (options.admin, envoy.STATS)
+    examined = upstream_authorities.examine(settings.config, places, clock())
+    return await asyncio.to_thread(list, examined)
 
 
 async def _redis(

@@ -261,7 +261,7 @@ class _Envoy:
 
 def update_counts(stats: Path, prefix: str) -> UpdateCounts | None:
     """Return what Envoy says of one subscription; None where it says nothing."""
-    said = _statistics(stats, rf"^({re.escape(prefix)}\.(version_text|update_)|{_WARMING}$)")
+    said = statistics(stats, rf"^({re.escape(prefix)}\.(version_text|update_)|{_WARMING}$)")
     version = said.get(f"{prefix}.version_text")
     if version is None:
         return None
@@ -269,7 +269,7 @@ def update_counts(stats: Path, prefix: str) -> UpdateCounts | None:
     return UpdateCounts(version.strip('"'), refused, int(said.get(_WARMING, "0")))
 
 
-def _statistics(stats: Path, regex: str) -> dict[str, str]:
+def statistics(stats: Path, regex: str) -> dict[str, str]:
     """Return statistics by name; nothing where Envoy does not answer."""
     try:
         with closing(UnixConnection(stats, _ANSWER)) as connection:

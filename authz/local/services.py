@@ -8,6 +8,7 @@ from typing import Final
 from authz.config.addresses import worker_addresses
 from authz.config.value_types import UNSPECIFIED, Tcp, Unix
 from authz.local import probe
+from authz.local.envoy import STATISTICS
 from authz.local.state import State
 from authz.process.service import ServiceSpec
 from authz.telemetry.audit import as_text
@@ -57,8 +58,8 @@ def check_service(
 
     # -P: a file in the working folder must not stand in for a module of ours.
     command = (sys.executable, "-P", "-m", "authz", "serve")
-    options = ("--check", f"unix:{check}", "--envoy", str(state.envoy))
-    argv = (*command, "-c", str(configuration), *options)
+    edge = ("--envoy", str(state.envoy), "--envoy-stats", str(state.socket(STATISTICS)))
+    argv = (*command, "-c", str(configuration), "--check", f"unix:{check}", *edge)
     return ServiceSpec(
         "service",
         argv,

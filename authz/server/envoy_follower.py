@@ -24,6 +24,8 @@ _LONGEST: Final = 120.0
 _PLAIN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PART: Final = "envoy"
 _BUILDING: Final = "it has not followed the last reload yet"
+# A cause of `authz_config_not_in_force`.
+_BEHIND: Final = "envoy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class EnvoyFollower:
                 return
             if await asyncio.to_thread(self._is_rendered, text):
                 self._health.note(_PART, "")
+                self._show(behind=False)
                 return
             self._health.note(_PART, _BUILDING)
             why = ""
@@ -117,8 +120,12 @@ class EnvoyFollower:
             raise ValueError(err.strip().rpartition("\n")[2][:500] or "it ended early")
         return EnvoyUpdate(**json.loads(out))
 
+    def _show(self, *, behind: bool) -> None:
+        self._recorder.metrics.config_not_in_force.labels(_BEHIND).set(behind)
+
     def _tell(self, update: EnvoyUpdate, why: str) -> None:
         counts = self._recorder.metrics.envoy_updates
+        self._show(behind=bool(why or update.refused))
         if why or update.refused:
             counts.labels("refused" if update.refused else "failed").inc()
             words = f"it refused {update.refused}; its log says why" if update.refused else why

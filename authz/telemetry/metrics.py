@@ -128,11 +128,12 @@ class Metrics:
         self.config_not_in_force: Final = Gauge(
             "authz_config_not_in_force",
             "1 while authz.yaml as it is written is not what runs, by cause: refused, replaced (a "
-            "single mounted file), untaken, worker (one runs another configuration).",
+            "single mounted file), untaken, worker (one runs another configuration), envoy (it "
+            "has not taken the files of the last reload).",
             ["cause"],
             registry=self.registry,
         )
-        for cause in ("refused", "replaced", "untaken", "worker"):
+        for cause in ("refused", "replaced", "untaken", "worker", "envoy"):
             self.config_not_in_force.labels(cause).set(0)
         self._config: Final = Gauge(
             "authz_config_info",

@@ -7,6 +7,7 @@ The folder is changed as a person would change it: files of theirs in place, the
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ SERVICES: Final = (
     "files",
 )
 _HEALTHY: Final = 90
+# Who is told of alerts, where a test starts somebody.
+RECEIVER: Final = "receiver"
 
 
 @dataclass(slots=True)
@@ -141,6 +144,12 @@ class ComposeDeployment:
         )
         self.until_healthy(service)
 
+    def kill_worker(self, service: str) -> None:
+        """Kill one of the workers of a service, whose parent starts it anew."""
+        options = ("--pid=host", "--user=0:0", "--cap-add=KILL")
+        parent = str(self.state(service)["State"]["Pid"])
+        assert self._python("none", _KILL, parent, options=options), "there are no workers"
+
     def until_healthy(self, *services: str) -> None:
         """Wait until the engine calls services healthy."""
         self.until(lambda: all(map(self._healthy, services)), f"{services} to be healthy")
@@ -178,6 +187,12 @@ class ComposeDeployment:
         more = "  address_calls: 100000/second\n  streams_per_user: 4096\n"
         _edit(self.folder / "authz/authz.yaml", "  listen:", f"{more}  listen:")
         _edit(self.folder / "prometheus/prometheus.yml", "_interval: 15s", "_interval: 1s")
+        # Alerts fire at once where what they say holds, and somebody is told at once.
+        rules = self.folder / "prometheus/rules.yml"
+        rules.write_text(re.sub(r"\bfor: \d+m$", "for: 1s", rules.read_text(), flags=re.MULTILINE))
+        told = f"  - name: person\n    webhook_configs: [{{url: 'http://{RECEIVER}:8080/'}}]"
+        _edit(self.folder / "alertmanager/alertmanager.yml", "  - name: person", told)
+        _edit(self.folder / "alertmanager/alertmanager.yml", "group_wait: 30s", "group_wait: 1s")
         if find_spec("authz.server.worker_pool") is not None:
             _edit(self.folder / "authz/authz.yaml", "service: {", "service: {workers: 2, ")
         # Probes are closer together, and as long as before may fail: this machine may be busy.
@@ -189,6 +204,15 @@ class ComposeDeployment:
         _same_owner(issuer)
 
 
+# Kill the last child of a process; print whether there was one.
+_KILL: Final = """
+import glob, os, sys
+tasks = glob.glob(f"/proc/{sys.argv[1]}/task/*/children")
+children = [child for task in tasks for child in open(task).read().split()]
+if children:
+    os.kill(int(children[-1]), 9)
+print("true" if children else "false")
+"""
 _SERVICE: Final = "com.docker.compose.service"
 
 

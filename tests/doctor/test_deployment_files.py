@@ -1,5 +1,6 @@
 """A folder of `authz init`, in which a new user changed one thing."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -35,9 +36,29 @@ def look(folder: Path) -> list[Finding]:
 
 
 def test_what_init_writes_is_sound(made: Path) -> None:
-    """Nothing but good words."""
-    assert {each.severity for each in look(made)} == {Severity.OK}
-    assert {"known_url", "can_fire"} == set(diagnoses(look(made)))
+    """Nothing but good words, and that a person has to say who is told of alerts."""
+    assert {"known_url", "can_fire"} == set(diagnoses(look(made), Severity.OK))
+    assert {"no_receiver"} == set(diagnoses(look(made))) - {"known_url", "can_fire"}
+
+
+def test_a_receiver_that_is_filled_in(folder: Path) -> None:
+    """One of those that the file shows, without its #."""
+    path = folder / deployment_files.ALERTMANAGER
+    text = path.read_text()
+    shown = text.partition("    # webhook_configs:")[2]
+    assert shown
+    filled = re.sub("^    # ( *- url)", r"    \1", shown, flags=re.MULTILINE)
+    path.write_text(text.replace(f"    # webhook_configs:{shown}", f"    webhook_configs:{filled}"))
+
+    assert {each.severity for each in look(folder)} == {Severity.OK}
+
+
+def test_nobody_is_told(folder: Path) -> None:
+    """A configuration of before Alertmanager came: a warning, since alerts are on a page."""
+    path = folder / PROMETHEUS
+    path.write_text(re.sub(r"alerting:\n( +.*\n)+", "", path.read_text()))
+
+    assert the(look(folder), "no_alertmanager").severity is Severity.WARNING
 
 
 @pytest.mark.parametrize(
@@ -64,6 +85,14 @@ def test_what_init_writes_is_sound(made: Path) -> None:
         ),
         pytest.param(
             AUTHZ, "metrics: 0.0.0.0:9464, ", "", "not_served", "telemetry.metrics", id="no metrics"
+        ),
+        pytest.param(
+            PROMETHEUS, "metrics_path: /envoy/metrics", "scheme: http", "envoy_not_scraped",
+            "metrics_path", id="Envoy is not scraped",
+        ),
+        pytest.param(
+            deployment_files.COMPOSE, ", --envoy-stats, /run/authz/envoy-stats.sock", "",
+            "envoy_not_scraped", "--envoy-stats", id="Envoy is not passed on",
         ),
         pytest.param(RULES, "groups:", "x:", "no_alerts", "authz init", id="no alerts"),
     ],
@@ -95,13 +124,16 @@ def test_files_of_any_content(folder: Path) -> None:
         b'session: {cookies: [1, {authelia_url: [x]}, {authelia_url: "\\e[2J"}]}',
         b"identity_providers: {oidc: {clients: [{client_id: [1]}, 5]}}",
         b'groups: [{rules: [{alert: "a\\e[2J", expr: authz_x}, {alert: 1, expr: 2}]}]',
+        b"receivers: [5, {5: [1], x_configs: 5}]\nservices: {authz: {command: 5}}",
+        b"alerting: {alertmanagers: [{}, 5]}\nservices: {authz: 5}",
         b"scrape_configs: [{job_name: authz, static_configs: [{targets: 5}]}]\nrule_files: 5",
         b"[" * 500,
         b"\xff\x00",
         b"5",
         b"",
     )
-    for name in (CONFIGURATION, CLIENTS, RULES, PROMETHEUS):
+    more = (deployment_files.ALERTMANAGER, deployment_files.COMPOSE)
+    for name in (CONFIGURATION, CLIENTS, RULES, PROMETHEUS, *more):
         for content in contents:
             (folder / name).write_bytes(content)
             for found in deployment_files.examine(known, folder):

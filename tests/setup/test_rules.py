@@ -32,6 +32,11 @@ CERTIFICATE: Final = f'authz_certificate_expiry_timestamp_seconds{{{AUTHZ},certi
 SERVED: Final = 'envoy_listener_ssl_certificate_expiration_unix_time_seconds{job="envoy"}'
 NOT_FITTING: Final = 'envoy_sds_key_rotation_failed{job="envoy"}'
 ENVOY: Final = 'job="envoy"'
+# The first authority of Envoy's file (tests/envoy/live/test_certificates_live.py has this name).
+TRUSTED: Final = (
+    'envoy_cluster_ssl_certificate_expiration_unix_time_seconds{job="envoy",'
+    'envoy_cluster_name="mcp_notes",envoy_tls_certificate="unnamed_ca_cert_e3b0c442"}'
+)
 ALERTMANAGER: Final = 'job="alertmanager"'
 NOTES: Final = 'envoy_cluster_name="mcp_notes"'
 # Of Envoy (1.39.3): these are there from the start; the last comes with a server's first 5xx.
@@ -41,7 +46,7 @@ FAILED: Final = f'alertmanager_notifications_failed_total{{{ALERTMANAGER},integr
 DROPPED: Final = 'prometheus_notifications_dropped_total{job="prometheus"}'
 _STEP: Final = 15  # seconds between two samples
 _NAMES: Final = re.compile(
-    r"\b(?:up|(?:authz|envoy_(?:cluster_upstream|listener|sds)|prometheus|alertmanager)_\w+)\b(\{[^}]*\})?"
+    r"\b(?:up|(?:authz|envoy_(?:cluster_(?:upstream|ssl)|listener|sds)|prometheus|alertmanager)_\w+)\b(\{[^}]*\})?"
 )
 
 
@@ -162,6 +167,9 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
     "AuthzCertificateEnds": [
         Firing({name: jump(14 * 86400, start=10**9)}, 12, {}) for name in (CERTIFICATE, SERVED)
     ],
+    "AuthzUpstreamAuthorityEnds": [
+        Firing({TRUSTED: jump(14 * 86400, start=10**9)}, 12, {"envoy_cluster_name": "mcp_notes"})
+    ],
     "AuthzCertificateRefused": [Firing({NOT_FITTING: jump(1)}, 12, {})],
     "AuthzReloadRefused": [
         Firing(
@@ -179,6 +187,19 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
             *(13, {"job": "authz", "cause": cause}),
         )
         for cause in ("replaced", "untaken", "worker")
+    ],
+    "AuthzEnvoyNotUpdated": [
+        Firing(
+            {f'authz_config_not_in_force{{{AUTHZ},cause="envoy"}}': jump(1)},
+            *(11, {"job": "authz"}),
+        ),
+        *(
+            Firing(
+                {f'authz_envoy_updates_total{{{AUTHZ},outcome="{outcome}"}}': jump(1)},
+                *(11, {"job": "authz"}),
+            )
+            for outcome in ("refused", "failed")
+        ),
     ],
     "AuthzRestarts": [
         Firing({f"authz_worker_restarts_total{{{AUTHZ}}}": jump(1)}, 11, {"job": "authz"}),
@@ -238,7 +259,7 @@ def quiet() -> dict[str, str]:
     """Return the series of two services that have just started, and of what scrapes them."""
     found = {f"up{{{job}}}": "1+0x130" for job in (AUTHZ, PAGES, ENVOY, ALERTMANAGER)}
     found |= {f"envoy_cluster_upstream_{each}{{{ENVOY},{NOTES}}}": "0+0x130" for each in FAULTS}
-    found |= {SERVED: "1000000000+0x130", NOT_FITTING: "0+0x130"}
+    found |= dict.fromkeys((SERVED, TRUSTED), "1000000000+0x130") | {NOT_FITTING: "0+0x130"}
     found |= dict.fromkeys((FAILED, DROPPED), "0+0x130")
     for job in (AUTHZ, PAGES):
         metrics = Metrics()

@@ -1,0 +1,194 @@
+"""Alerts in the deployment: what they count is there, they fire, and somebody is told.
+
+The rules are those of `authz init`, but that they wait no minutes (`ComposeDeployment.write`).
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+import pytest
+from ruamel.yaml import YAML
+
+from tests.compose import caller
+from tests.compose.deployment import RECEIVER, ComposeDeployment
+from tests.compose.images import SAMPLES
+from tests.compose.test_prometheus import query
+
+# A selector with its matchers, or a name alone.
+_SELECTOR: Final = re.compile(
+    r"\b(?:up|(?:authz|envoy_(?:cluster_(?:upstream|ssl)|listener|sds)|prometheus|alertmanager)_\w+)"
+    r"\b(?:\{[^}]*\})?"
+)
+# They appear with the first error of a server, and with the first server that has https.
+_LATER: Final = ("envoy_cluster_upstream_rq_xx", "envoy_cluster_ssl_certificate")
+# Of files that authz cannot read in its container; Envoy's own figure takes its place.
+_ELSEWHERE: Final = ("authz_certificate_expiry_timestamp_seconds",)
+# Whoever is told of alerts: prints each message that Alertmanager posts.
+_PRINT: Final = """
+import http.server
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        print(self.rfile.read(int(self.headers["content-length"])).decode(), flush=True)
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("", 8080), Receiver).serve_forever()
+"""
+
+
+def rules(deployment: ComposeDeployment) -> dict[str, Mapping[str, Any]]:
+    """Return each alert that this folder has, by its name."""
+    text = (deployment.folder / "prometheus/rules.yml").read_text("utf-8")
+    groups = YAML(typ="safe").load(text)["groups"]
+    return {each["alert"]: each for group in groups for each in group["rules"]}
+
+
+class AlertReceiver:
+    """Read what somebody was told.
+
+    Attributes:
+        deployment: whose alerts they are.
+        container: its name.
+    """
+
+    def __init__(self, deployment: ComposeDeployment, container: str) -> None:
+        self.deployment, self.container = deployment, container
+
+    def alerts(self) -> dict[str, Mapping[str, Any]]:
+        """Return the alerts that fired, by name."""
+        lines = self.deployment.engine.run("logs", self.container).splitlines()
+        found = [alert for line in lines for alert in json.loads(line)["alerts"]]
+        return {each["labels"]["alertname"]: each for each in found if each["status"] == "firing"}
+
+    def until_told(self, *names: str) -> None:
+        """Wait until somebody was told of alerts."""
+        try:
+            self.deployment.until(lambda: self.alerts().keys() >= set(names), "messages")
+        except AssertionError as error:
+            missing = set(names) - self.alerts().keys()
+            firing = query(self.deployment, "ALERTS")
+            words = [
+                f"{each['metric']['alertname']} {each['metric']['alertstate']}" for each in firing
+            ]
+            raise AssertionError(f"nobody was told of {missing}; there are {words}") from error
+
+
+@pytest.fixture(scope="module")
+def told(deployment: ComposeDeployment) -> Iterator[AlertReceiver]:
+    """Somebody, where alertmanager.yml says."""
+    name = f"{deployment.project}-receiver"
+    network = f"--network={deployment.project}_alerts-out"
+    python = ("--entrypoint=/opt/authz/bin/python3", SAMPLES, "-c", _PRINT)
+    deployment.engine.run(
+        "run", "-d", "--rm", "--name", name, network, f"--network-alias={RECEIVER}", *python
+    )
+    try:
+        yield AlertReceiver(deployment, name)
+    finally:
+        deployment.engine.run("rm", "-f", name, check=False)
+
+
+@contextmanager
+def stopped(deployment: ComposeDeployment, *services: str) -> Iterator[None]:
+    """Keep services stopped."""
+    containers = [deployment.container(each) for each in services]
+    deployment.engine.run("stop", "-t", "0", *containers)
+    try:
+        yield
+    finally:
+        deployment.engine.run("start", *containers)
+        deployment.until_healthy(*services)
+
+
+@pytest.mark.parametrize("job", ["envoy", "alertmanager"])
+def test_all_that_tells_something_is_scraped(deployment: ComposeDeployment, job: str) -> None:
+    """Envoy by way of authz, and who tells people."""
+    deployment.until(lambda: bool(query(deployment, f'up{{job="{job}"}} == 1')), "a scrape")
+
+
+def test_what_a_rule_counts_is_there(deployment: ComposeDeployment) -> None:
+    """Every selector of every rule finds a series, labels and all: nothing is misspelt."""
+    selectors = {
+        found
+        for rule in rules(deployment).values()
+        for found in _SELECTOR.findall(rule["expr"])
+        if not found.startswith((*_LATER, *_ELSEWHERE))
+    }
+    assert len(selectors) > 20
+    missing: set[str] = set()
+
+    def found() -> bool:
+        missing.clear()
+        missing.update(each for each in selectors if not query(deployment, each))
+        return not missing
+
+    try:
+        deployment.until(found, "a scrape of all", 30)
+    except AssertionError as error:
+        raise AssertionError(f"no series: {sorted(missing)}") from error
+
+
+def test_a_burst_of_forged_tokens_is_told_to_a_person(
+    deployment: ComposeDeployment, told: AlertReceiver
+) -> None:
+    """From the request to the message: the rule as written, Alertmanager, the receiver."""
+    asyncio.run(_forged(deployment, 50))
+    told.until_told("AuthzForgedTokens")
+
+    assert told.alerts()["AuthzForgedTokens"]["annotations"] == {
+        "summary": "A burst of tokens that no issuer made, or made for somebody else",
+        "runbook_url": "docs/runbooks.md#authzforgedtokens",
+    }
+
+
+async def _forged(deployment: ComposeDeployment, number: int) -> None:
+    for _ in range(number):
+        answer = await caller.once(deployment, "notes", "forged")
+        assert answer.status_code == httpx.codes.UNAUTHORIZED
+
+
+def test_what_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """Redis, Authelia, the pages, a server and Envoy; and an authz.yaml with an error.
+
+    Calls that authz refuses with 503 are no fault of the server.
+    """
+    _, token = asyncio.run(caller.log_in(deployment, "files", "2026-07-28"))
+    authz = deployment.container("authz")
+    configuration = deployment.folder / "authz/authz.yaml"
+    text = configuration.read_text("utf-8")
+    configuration.write_text(f"{text}\nnot a field: 1\n", "utf-8")
+    try:
+        with stopped(deployment, "files"):
+            asyncio.run(_calls(deployment, token))
+            told.until_told("AuthzServerFails", "AuthzReloadRefused")
+    finally:
+        configuration.write_text(text, "utf-8")
+    assert told.alerts()["AuthzServerFails"]["labels"]["envoy_cluster_name"] == "mcp_files"
+
+    with stopped(deployment, "authz-pages", "redis", "authelia", "envoy"):
+        # Keys are fetched at the start; another try would be minutes away.
+        deployment.engine.run("restart", "-t", "1", authz)
+        told.until_told(
+            *("AuthzPagesDown", "AuthzCountsWithoutRedis", "AuthzEnvoyDown", "AuthzRedisSlow"),
+            *("AuthzIssuerAway", "AuthzKeysOld"),
+        )
+    deployment.until_healthy("authz")
+
+
+async def _calls(deployment: ComposeDeployment, token: str) -> None:
+    for _ in range(12):
+        answer = await caller.once(deployment, "files", token)
+        assert answer.status_code != httpx.codes.UNAUTHORIZED
+
+
+def test_a_worker_that_dies_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """One of two, by a signal from outside."""
+    deployment.kill_worker("authz")
+
+    told.until_told("AuthzRestarts")
