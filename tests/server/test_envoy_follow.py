@@ -265,6 +265,8 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
     assert {path.name: path.read_text() for path in running.folder.glob("*.[yj]*")} == rendered
     notes = json.loads(running.service.get("/readyz")[1])["notes"]
     assert "refused listeners.yaml" in notes["envoy"]
+    behind = 'authz_config_not_in_force{cause="envoy"} '
+    assert f"{behind}1.0" in running.service.get("/metrics")[1]
     for socket in ("admin", "stats"):
         told = list(doctor._updates(doctor._counts(running.folder.parent / socket)))
         assert [each.diagnosis for each in told] == ["update_refused"]
@@ -281,6 +283,7 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
         "no word about Envoy: it has what is in force",
         120,
     )
+    assert f"{behind}0.0" in running.service.get("/metrics")[1]
 
 
 def main(requests: int) -> None:
