@@ -67,8 +67,9 @@ class AlertReceiver:
 
     def alerts(self) -> dict[str, Mapping[str, Any]]:
         """Return the alerts that fired, by name."""
-        lines = self.deployment.engine.run("logs", self.container).splitlines()
-        found = [alert for line in lines for alert in json.loads(line)["alerts"]]
+        lines = self.deployment.engine.run("logs", self.container).split("\n")
+        messages = [json.loads(line) for line in lines if line.strip()]
+        found = [alert for message in messages for alert in message["alerts"]]
         return {each["labels"]["alertname"]: each for each in found if each["status"] == "firing"}
 
     def until_told(self, *names: str) -> None:
@@ -170,18 +171,18 @@ def test_what_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver
 
     Calls that authz refuses with 503 are no fault of the server.
     """
-    _, token = asyncio.run(caller.log_in(deployment, "files", "2026-07-28"))
+    _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
     authz = deployment.container("authz")
     configuration = deployment.folder / "authz/authz.yaml"
     text = configuration.read_text("utf-8")
     configuration.write_text(f"{text}\nnot a field: 1\n", "utf-8")
     try:
-        with stopped(deployment, "files"):
+        with stopped(deployment, "notes"):
             asyncio.run(_calls(deployment, token))
             told.until_told("AuthzServerFails", "AuthzReloadRefused")
     finally:
         configuration.write_text(text, "utf-8")
-    assert told.alerts()["AuthzServerFails"]["labels"]["envoy_cluster_name"] == "mcp_files"
+    assert told.alerts()["AuthzServerFails"]["labels"]["envoy_cluster_name"] == "mcp_notes"
 
     with stopped(deployment, "authz-pages", "redis", "authelia", "envoy"):
         # Keys are fetched at the start; another try would be minutes away.
@@ -198,7 +199,7 @@ def test_what_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver
 
 async def _calls(deployment: ComposeDeployment, token: str) -> None:
     for _ in range(12):
-        answer = await caller.once(deployment, "files", token)
+        answer = await caller.once(deployment, "notes", token)
         assert answer.status_code != httpx.codes.UNAUTHORIZED
 
 
