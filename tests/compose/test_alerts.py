@@ -5,13 +5,8 @@ The rules are those of `authz init`, but that they wait no minutes (`ComposeDepl
 
 import asyncio
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -19,10 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.compose import caller
-from tests.compose.deployment import DOMAIN, RECEIVER, ComposeDeployment
+from tests.compose.deployment import RECEIVER, ComposeDeployment
 from tests.compose.images import SAMPLES
 from tests.compose.test_prometheus import query
-from tests.support.certificates import made
 
 # A selector with its matchers, or a name alone.
 _SELECTOR: Final = re.compile(
@@ -100,18 +94,6 @@ def told(deployment: ComposeDeployment) -> Iterator[AlertReceiver]:
         deployment.engine.run("rm", "-f", name, check=False)
 
 
-@contextmanager
-def stopped(deployment: ComposeDeployment, *services: str) -> Iterator[None]:
-    """Keep services stopped."""
-    containers = [deployment.container(each) for each in services]
-    deployment.engine.run("stop", "-t", "0", *containers)
-    try:
-        yield
-    finally:
-        deployment.engine.run("start", *containers)
-        deployment.until_healthy(*services)
-
-
 @pytest.mark.parametrize("job", ["envoy", "alertmanager"])
 def test_all_that_tells_something_is_scraped(deployment: ComposeDeployment, job: str) -> None:
     """Envoy by way of authz, and who tells people."""
@@ -157,82 +139,3 @@ async def _forged(deployment: ComposeDeployment, number: int) -> None:
     for _ in range(number):
         answer = await caller.once(deployment, "notes", "forged")
         assert answer.status_code == httpx.codes.UNAUTHORIZED
-
-
-def test_a_worker_that_dies_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
-    """One of two, by a signal from outside."""
-    deployment.kill_worker("authz")
-
-    told.until_told("AuthzRestarts")
-
-
-def test_what_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
-    """Redis, Authelia, the pages, a server and Envoy; and an authz.yaml with an error.
-
-    Calls that authz refuses with 503 are no fault of the server.
-    """
-    _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
-    authz = deployment.container("authz")
-    configuration = deployment.folder / "authz/authz.yaml"
-    text = configuration.read_text("utf-8")
-    configuration.write_text(f"{text}\nnot a field: 1\n", "utf-8")
-    try:
-        with stopped(deployment, "notes"):
-            asyncio.run(_calls(deployment, token))
-            told.until_told("AuthzServerFails", "AuthzReloadRefused")
-    finally:
-        configuration.write_text(text, "utf-8")
-    assert told.alerts()["AuthzServerFails"]["labels"]["envoy_cluster_name"] == "mcp_notes"
-
-    with stopped(deployment, "authz-pages", "redis", "authelia", "envoy"):
-        # Keys are fetched at the start; another try would be minutes away.
-        deployment.engine.run("restart", "-t", "1", authz)
-        told.until_told(
-            *("AuthzPagesDown", "AuthzCountsWithoutRedis", "AuthzEnvoyDown", "AuthzRedisSlow"),
-            *("AuthzIssuerAway", "AuthzKeysOld"),
-        )
-        deployment.engine.run("stop", "-t", "1", authz)
-        told.until_told("AuthzDown")
-        deployment.engine.run("start", authz)
-    deployment.until_healthy("authz")
-
-
-async def _calls(deployment: ComposeDeployment, token: str) -> None:
-    for _ in range(12):
-        answer = await caller.once(deployment, "notes", token)
-        assert answer.status_code != httpx.codes.UNAUTHORIZED
-
-
-def test_what_envoy_does_not_take_is_told(
-    deployment: ComposeDeployment, told: AlertReceiver
-) -> None:
-    """An address that is not its own; a certificate without its key; then one for ten days."""
-    configuration = deployment.folder / "authz/authz.yaml"
-    text = configuration.read_text("utf-8")
-    folder = deployment.folder / "secrets/tls"
-    chain, key = folder / "tls.crt", folder / "tls.key"
-    before = {path: path.read_bytes() for path in (chain, key)}
-    now = datetime.now(UTC)
-    names = (f"mcp.{DOMAIN}", f"auth.{DOMAIN}")
-    short = made(*names, lives=(now - timedelta(days=1), now + timedelta(days=10)))
-    try:
-        configuration.write_text(text.replace("listen: 0.0.0.0:", "listen: 192.0.2.1:"), "utf-8")
-        _replace(chain, short.pem)
-        told.until_told("AuthzEnvoyNotUpdated", "AuthzCertificateRefused")
-        _replace(key, short.key_pem)
-        told.until_told("AuthzCertificateEnds")
-    finally:
-        configuration.write_text(text, "utf-8")
-        for path, content in before.items():
-            _replace(path, content)
-    behind = 'max(authz_config_not_in_force{cause="envoy"}) == 0'
-    deployment.until(lambda: bool(query(deployment, behind)), "Envoy to follow")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Rename a file into place, with the owner and mode of the one before."""
-    status, new = path.stat(), path.with_suffix(".new")
-    new.write_bytes(content)
-    new.chmod(stat.S_IMODE(status.st_mode))
-    os.chown(new, status.st_uid, status.st_gid)
-    new.replace(path)

@@ -63,7 +63,8 @@ def test_command(state: State) -> None:
 
     expected = (sys.executable, "-P", "-m", "authz", "serve", "-c", "/etc/authz.yaml", "--check")
     socket, files = f"unix:{state.folder}/run/check.sock", str(state.envoy)
-    assert spec.argv == (*expected, socket, "--envoy", files)
+    stats = str(state.socket("stats"))
+    assert spec.argv == (*expected, socket, "--envoy", files, "--envoy-stats", stats)
     assert spec.env == {"A": "b"}
     assert spec.reloads
 

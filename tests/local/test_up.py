@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from authz.config.key_files import make_key
@@ -107,6 +108,11 @@ class UpSite:
         finally:
             connection.close()
 
+    def of_envoy(self) -> str:
+        """Return Envoy's statistics, which the service passes on."""
+        url = f"http://127.0.0.1:{self.metrics}/envoy/metrics"
+        return httpx.get(url, trust_env=False, timeout=30).text
+
     async def metric(self, name: str) -> float:
         body = (await probe.http(("127.0.0.1", self.metrics), "/metrics")).body.decode()
         return sum(
@@ -153,6 +159,7 @@ def test_the_whole(whole: UpSite, stage: ServiceStage, place: Path) -> None:
         services.extend(each for each in _children(os.getpid()) if each not in others)
         assert await asyncio.to_thread(whole.ask) == 401
         assert await whole.metric("authz_decisions_total") == 1
+        assert "envoy_cluster_upstream_cx_connect_fail" in await asyncio.to_thread(whole.of_envoy)
         _assert_private(services, whole, place / DEFAULT_NAME)
         await _dies_and_comes_back(whole, stage, services)
         await _reloads(whole, stage)
