@@ -3,6 +3,7 @@
 Each records what reached it, so that a test asserts what happened rather than what was answered.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -266,10 +267,12 @@ def certificate(folder: Path, serial: int, *names: str, swap: bool) -> None:
         folder: where they are found.
         serial: the serial number, to tell certificates apart.
         names: whom it is for.
-        swap: the way of Kubernetes: both files are links into a folder, which is a link that is
-            replaced; otherwise each file is renamed into place.
+        swap: the way of the kubelet with a secret of cert-manager's: the files are links into a
+            folder, which is a link that is replaced, and the folder of before is removed;
+            otherwise each file is renamed into place.
     """
     home = folder / f"..{serial}" if swap else folder
+    before = sorted(folder.glob("..[0-9]*"))
     home.mkdir(exist_ok=True)
     for file, content in _pair(serial, names):
         (home / f"{file}.new").write_bytes(content)
@@ -279,6 +282,8 @@ def certificate(folder: Path, serial: int, *names: str, swap: bool) -> None:
         for file in ("tls.crt", "tls.key"):
             if not (folder / file).is_symlink():
                 _link(folder / file, f"..data/{file}")
+        for each in before:
+            shutil.rmtree(each)
 
 
 def _link(place: Path, target: str) -> None:
