@@ -7,6 +7,8 @@ import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +27,7 @@ settings.load_profile("authz")
 
 _UNIT = "only quick tests that start no program, few examples; one that starts one fails"
 _found: dict[tuple[object, ...], frozenset[str]] = {}
+_above: dict[Path, list[Any]] = {}  # the conftest.py that hold for the tests of a folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,26 +58,27 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def _fixtures(item: pytest.Function) -> Iterator[object]:
     """Yield the functions of a test's fixtures: of its module, and of every conftest.py above."""
-    plugins = item.config.pluginmanager.get_plugins()
-    above = [
-        each
-        for each in plugins
-        if getattr(each, "__file__", "").endswith("conftest.py")
-        and item.path.is_relative_to(each.__file__.removesuffix("conftest.py"))
-    ]
-    for where in (item.module, item.cls, *above):
+    folder = item.path.parent
+    if folder not in _above:
+        plugins = item.config.pluginmanager.get_plugins()
+        found = [each for each in plugins if getattr(each, "__file__", "").endswith("conftest.py")]
+        _above[folder] = [
+            each for each in found if folder.is_relative_to(Path(each.__file__).parent)
+        ]
+    for where in (item.module, item.cls, *_above[folder]):
         yield from (getattr(where, name) for name in item.fixturenames if hasattr(where, name))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the files first that start programs: they wait, and a long one would end alone."""
-    live = {each.path for each in items if any(map(each.get_closest_marker, NEEDS))}
+    markers = {each: {mark.name for mark in each.iter_markers()} for each in items}
+    live = {each.path for each in items if markers[each] & NEEDS}
     items.sort(key=lambda each: each.path not in live)
     if config.getoption("unit"):
-        left_out = {each: any(map(each.get_closest_marker, (*NEEDS, "slow"))) for each in items}
-        config.hook.pytest_deselected(items=[each for each in items if left_out[each]])
-        items[:] = [each for each in items if not left_out[each]]
+        left_out = {each for each in items if markers[each] & {*NEEDS, "slow"}}
+        config.hook.pytest_deselected(items=[each for each in items if each in left_out])
+        items[:] = [each for each in items if each not in left_out]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

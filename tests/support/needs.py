@@ -51,6 +51,8 @@ _PROGRAMS: Final = {
 
 # What was read of a function or class, which is kept, so that its id stays its own.
 _READ: Final[dict[int, tuple[object, frozenset[str], tuple[object, ...]]]] = {}
+# Of these, what starts nothing, however far it is followed.
+_HARMLESS: Final[set[int]] = set()
 
 
 def needs(functions: Iterable[object]) -> frozenset[str]:
@@ -64,7 +66,7 @@ def needs(functions: Iterable[object]) -> frozenset[str]:
     waiting = [plain(each) for each in functions]
     while waiting:
         each = waiting.pop()
-        if id(each) in seen:
+        if id(each) in seen or id(each) in _HARMLESS:
             continue
         seen.add(id(each))
         if id(each) not in _READ:
@@ -73,6 +75,8 @@ def needs(functions: Iterable[object]) -> frozenset[str]:
         _, starts, reached = _READ[id(each)]
         found |= starts
         waiting += reached
+    if not found:
+        _HARMLESS.update(seen)
     return frozenset(found)
 
 
