@@ -1,6 +1,6 @@
 """The rendered configuration as values: current, deterministic, accepted by Envoy, safe.
 
-Rendering and reading a configuration take about a second of CPU, so each is done once for a text.
+Reading what was rendered takes about a second of CPU, so it is done once for a text.
 """
 
 import base64

@@ -29,7 +29,6 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
     DownstreamConnectionsConfig,
 )
 from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap.v3 import FixedHeapConfig
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config.yaml_writer import comment_text, to_yaml
 from authz.envoy.files import (
@@ -44,6 +43,7 @@ from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
 from authz.envoy.render.filters import http_filters
 from authz.envoy.render.listener import certificate, listeners
 from authz.envoy.render.messages import duration, watched_file
+from authz.envoy.render.proto_json import pack, to_plain
 from authz.envoy.render.routes import gateway_host, gateway_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
 from authz.envoy.render.statistics import admin_cluster, statistics_listener
@@ -140,7 +140,7 @@ def watched_files(settings: EnvoySettings, where: Topology) -> dict[str, str]:
         ROUTES_FILE: [gateway_routes(settings)],
     }
     for name, messages in resources.items():
-        found[name] = watched_text([_plain(Any.pack(message)) for message in messages])
+        found[name] = watched_text([to_plain(pack(message)) for message in messages])
     return found
 
 
@@ -167,10 +167,10 @@ def fragment(settings: EnvoySettings, where: Topology) -> str:
     manager must do for them to be safe.
     """
     pieces = {
-        "http_filters": [_plain(each) for each in http_filters(settings)[:-1]],
-        "virtual_host": _plain(gateway_host(settings)),
+        "http_filters": [to_plain(each) for each in http_filters(settings)[:-1]],
+        "virtual_host": to_plain(gateway_host(settings)),
         "clusters": [
-            _plain(cluster)
+            to_plain(cluster)
             for cluster in clusters(settings, where)
             if cluster.name not in {ISSUER, PASSWORDS}
         ],
@@ -180,11 +180,7 @@ def fragment(settings: EnvoySettings, where: Topology) -> str:
 
 
 def _text(message: betterproto2.Message, header: str) -> str:
-    return comment_text(header.splitlines()) + to_yaml(_plain(message))
-
-
-def _plain(message: betterproto2.Message) -> dict[str, object]:
-    return message.to_dict(casing=betterproto2.Casing.SNAKE)
+    return comment_text(header.splitlines()) + to_yaml(to_plain(message))
 
 
 def _overload_manager(settings: EnvoySettings, where: Topology) -> OverloadManager:
@@ -207,7 +203,7 @@ def _overload_manager(settings: EnvoySettings, where: Topology) -> OverloadManag
         refresh_interval=duration(0.25),
         buffer_factory_config=BufferFactoryConfig(minimum_account_to_track_power_of_two=_TRACKED),
         resource_monitors=[
-            ResourceMonitor(name=name, typed_config=Any.pack(config))
+            ResourceMonitor(name=name, typed_config=pack(config))
             for name, config in monitors.items()
         ],
         actions=[

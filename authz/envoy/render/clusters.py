@@ -53,6 +53,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.config.value_types import Tcp, Unix
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.messages import address, duration, exactly
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.response_headers import upstream_filters
 from authz.envoy.render.settings import EnvoySettings, HttpUpstream, McpServer, Topology
 
@@ -209,7 +210,7 @@ def _protocols(
     options = Protocols(explicit_http_config=config, http_filters=list(filters))
     if idle is not None:
         options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=duration(idle))
-    return {_PROTOCOLS: Any.pack(options)}
+    return {_PROTOCOLS: pack(options)}
 
 
 def _tls(name: str, trusted_ca: str) -> TransportSocket:
@@ -225,7 +226,7 @@ def _tls(name: str, trusted_ca: str) -> TransportSocket:
         sni="" if is_ip else name,
         common_tls_context=CommonTlsContext(validation_context=validation),
     )
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
 def _is_ip(host: str) -> bool:

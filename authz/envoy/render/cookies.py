@@ -16,6 +16,7 @@ from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua, LuaPerRou
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.google.protobuf import Any
 
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.settings import EnvoySettings
 
 LUA: Final = "envoy.filters.http.lua"
@@ -54,7 +55,7 @@ def apart_cookies() -> HttpFilter:
     """Return the filter, which acts only on routes that say which cookies are theirs."""
     # The route that the other filters have judged is the one that is taken.
     config = Lua(clear_route_cache=False)
-    return HttpFilter(name=LUA, typed_config=Any.pack(config), disabled=True)
+    return HttpFilter(name=LUA, typed_config=pack(config), disabled=True)
 
 
 def only_ours() -> dict[str, Any]:
@@ -70,4 +71,4 @@ def all_but_ours() -> dict[str, Any]:
 def _keeping(*, ours: bool) -> dict[str, Any]:
     script = _SCRIPT % (OURS, "true" if ours else "false")
     source = DataSource(inline_string=script)
-    return {LUA: Any.pack(LuaPerRoute(source_code=source))}
+    return {LUA: pack(LuaPerRoute(source_code=source))}

@@ -21,12 +21,12 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
 from authz.core.answers import NOBODY_TYPE
 from authz.envoy.render.filters import EXT_AUTHZ, LOCAL_RATE_LIMIT, unchecked, unlimited
 from authz.envoy.render.local_replies import HTTPS_ONLY, json_rpc_error
 from authz.envoy.render.messages import method, overwrite
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.settings import EnvoySettings, McpServer
 
 _METADATA: Final = "/.well-known/oauth-protected-resource"
@@ -137,7 +137,7 @@ def document_routes(
     )
     routes = [_preflight(RouteMatch(prefix=_WELL_KNOWN)), *documents, missing]
     for route in routes:
-        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
+        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = pack(unlimited())
     return routes
 
 
@@ -174,7 +174,7 @@ def closed_endpoints(names: Sequence[str], below: str | None = None) -> list[Rou
     for name, regex in closed.items():
         match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
         route = _json_response(f"closed:{name}", match, 403, (_JSON, _FRESH), _CLOSED)
-        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(unlimited())
+        route.typed_per_filter_config[LOCAL_RATE_LIMIT] = pack(unlimited())
         routes.append(route)
     return routes
 
@@ -302,7 +302,7 @@ def _direct_response(
         match=match,
         direct_response=DirectResponseAction(status=status, body=text),
         response_headers_to_add=[overwrite(*header) for header in headers],
-        typed_per_filter_config={EXT_AUTHZ: Any.pack(unchecked())},
+        typed_per_filter_config={EXT_AUTHZ: pack(unchecked())},
     )
 
 

@@ -53,6 +53,7 @@ from authz.envoy.render.messages import (
     overwrite,
     remove_matching,
 )
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.rate_limits import per_address
 from authz.envoy.render.response_headers import CORS, FROM_SERVER, replace_refused
 from authz.envoy.render.settings import EnvoySettings
@@ -115,7 +116,7 @@ def http_filters(settings: EnvoySettings) -> list[HttpFilter]:
         http_filter(
             LOCAL_RATE_LIMIT, per_address(settings.gateway, pages=settings.pages is not None)
         ),
-        HttpFilter(name=BUFFER, typed_config=Any.pack(Buffer(max_request_bytes=1)), disabled=True),
+        HttpFilter(name=BUFFER, typed_config=pack(Buffer(max_request_bytes=1)), disabled=True),
         ext_authz(settings),
         *([apart_cookies()] if shares_host(settings) else []),
         *([list_filter()] if settings.filters_lists else []),
@@ -211,7 +212,7 @@ def browser_rules(url: Url) -> dict[str, Any]:
         return {}
     mutations = [Mutation(append=header) for header in _hsts(url)]
     config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=mutations))
-    return {HEADER_MUTATION: Any.pack(config)}
+    return {HEADER_MUTATION: pack(config)}
 
 
 def _hsts(url: Url) -> list[HeaderValueOption]:

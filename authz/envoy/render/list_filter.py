@@ -31,7 +31,6 @@ from envoy_data_plane.envoy.extensions.matching.common_inputs.network.v3 import 
 )
 from envoy_data_plane.envoy.extensions.matching.input_matchers.metadata.v3 import Metadata
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, ValueMatcher
-from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig as XdsTypedExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
     Matcher,
@@ -46,6 +45,7 @@ from authz.core.answers import LIST
 from authz.envoy import list_codec
 from authz.envoy.render.clusters import AUTHZ
 from authz.envoy.render.messages import duration, exactly, http_filter
+from authz.envoy.render.proto_json import pack
 
 # Seconds for one part; the longest list takes half of it (core/listing.py).
 _TIMEOUT: Final = 2.0
@@ -64,7 +64,7 @@ def list_filter() -> HttpFilter:
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
             input=XdsTypedExtensionConfig(
                 name="told",
-                typed_config=Any.pack(
+                typed_config=pack(
                     DynamicMetadataInput(
                         filter=list_codec.EXT_AUTHZ,
                         path=[DynamicMetadataInputPathSegment(key=LIST)],
@@ -73,17 +73,17 @@ def list_filter() -> HttpFilter:
             ),
             custom_match=XdsTypedExtensionConfig(
                 name="present",
-                typed_config=Any.pack(Metadata(value=ValueMatcher(present_match=True))),
+                typed_config=pack(Metadata(value=ValueMatcher(present_match=True))),
             ),
         )
     )
     action = ExecuteFilterAction(
-        typed_config=TypedExtensionConfig(name=_EXT_PROC, typed_config=Any.pack(_processor()))
+        typed_config=TypedExtensionConfig(name=_EXT_PROC, typed_config=pack(_processor()))
     )
     row = MatcherMatcherListFieldMatcher(
         predicate=marked,
         on_match=MatcherOnMatch(
-            action=XdsTypedExtensionConfig(name="filter", typed_config=Any.pack(action))
+            action=XdsTypedExtensionConfig(name="filter", typed_config=pack(action))
         ),
     )
     matcher = Matcher(matcher_list=MatcherMatcherList(matchers=[row]))

@@ -36,7 +36,6 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     TlsParametersTlsProtocol,
 )
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config.model import TlsConfig
 from authz.config.value_types import Tcp
@@ -44,6 +43,7 @@ from authz.envoy.files import CERTIFICATE_FILE, ROUTES_FILE
 from authz.envoy.render.filters import forwarded_ports, http_filters
 from authz.envoy.render.local_replies import access_log, local_replies, plain_replies
 from authz.envoy.render.messages import address, duration, http_filter, watched_file
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.routes import gateway_routes, redirect_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
 
@@ -103,7 +103,7 @@ def certificate(tls: TlsConfig) -> DiscoveryResponse:
         watched_directory=WatchedDirectory(path=folder),
     )
     secret = Secret(name=CERTIFICATE, tls_certificate=files)
-    return DiscoveryResponse(resources=[Any.pack(secret)])
+    return DiscoveryResponse(resources=[pack(secret)])
 
 
 def _watched_routes(folder: str) -> Rds:
@@ -122,7 +122,7 @@ def _listener(name: str, place: Tcp, chain: FilterChain) -> Listener:
 
 def _chain(manager: HttpConnectionManager) -> FilterChain:
     name = "envoy.filters.network.http_connection_manager"
-    return FilterChain(filters=[Filter(name=name, typed_config=Any.pack(manager))])
+    return FilterChain(filters=[Filter(name=name, typed_config=pack(manager))])
 
 
 def _manager(
@@ -199,4 +199,4 @@ def _tls(tls: TlsConfig, folder: str) -> TransportSocket:
             ],
         )
     )
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))

@@ -43,13 +43,14 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     StringMatcher,
     ValueMatcher,
 )
-from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.google.protobuf import Struct
 
 from authz.config.urls import Url
 from authz.core.answers import FORM, NOBODY, NOBODY_TYPE, ORIGIN, REFUSAL, REQUEST_ID, RPC_ID, Form
 from authz.core.listing import NOT_SHOWN, NOT_SHOWN_CODE, NOT_SHOWN_SENTENCE
 from authz.core.reason import Reason
 from authz.envoy.render.messages import TRUSTED_ADDRESS, overwrite
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.response_headers import cors_headers
 from authz.envoy.render.settings import IssuerPortal
 
@@ -345,7 +346,7 @@ def _on_purpose() -> AccessLogFilter:
 
 
 def _expression(expression: str) -> AccessLogFilter:
-    config = Any.pack(ExpressionFilter(expression=expression))
+    config = pack(ExpressionFilter(expression=expression))
     name = "envoy.access_loggers.extension_filters.cel"
     return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=config))
 
@@ -423,4 +424,4 @@ def access_log() -> AccessLog:
     config = StdoutAccessLog(
         log_format=SubstitutionFormatString(json_format=Struct.from_dict(dict(_FIELDS)))
     )
-    return AccessLog(name="envoy.access_loggers.stdout", typed_config=Any.pack(config))
+    return AccessLog(name="envoy.access_loggers.stdout", typed_config=pack(config))

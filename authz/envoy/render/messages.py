@@ -22,10 +22,10 @@ from envoy_data_plane.envoy.config.core.v3 import (
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
 from authz.config.value_types import Tcp, Unix
+from authz.envoy.render.proto_json import pack
 
 # Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.
 TRUSTED_ADDRESS: Final = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
@@ -73,7 +73,7 @@ def forwarded(url: Url) -> list[HeaderValueOption]:
 
 def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
     """Return an HTTP filter with its configuration."""
-    return HttpFilter(name=name, typed_config=Any.pack(config))
+    return HttpFilter(name=name, typed_config=pack(config))
 
 
 def remove_matching(matcher: StringMatcher) -> HeaderMutation:

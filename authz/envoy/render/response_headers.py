@@ -35,7 +35,6 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     RegexMatcher,
     StringMatcher,
 )
-from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
     Matcher,
@@ -49,6 +48,7 @@ from envoy_data_plane.xds.type.matcher.v3 import (
 from envoy_data_plane.xds.type.matcher.v3 import StringMatcher as XdsStringMatcher
 
 from authz.envoy.render.messages import exactly, http_filter, overwrite, remove_matching
+from authz.envoy.render.proto_json import pack
 
 # What MCP (both eras), HTTP's framing, and streaming through further proxies need.
 # A name that ends in `*` allows whatever begins with it.
@@ -204,7 +204,7 @@ def _all(*predicates: _Predicate) -> _Predicate:
 
 
 def _typed(name: str, config: betterproto2.Message) -> TypedExtensionConfig:
-    return TypedExtensionConfig(name=name, typed_config=Any.pack(config))
+    return TypedExtensionConfig(name=name, typed_config=pack(config))
 
 
 def cors_policy(origins: Sequence[str]) -> CorsPolicy:

@@ -26,7 +26,6 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     RegexMatcher,
     StringMatcher,
 )
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
 from authz.config.value_types import Rate
@@ -53,6 +52,7 @@ from authz.envoy.render.filters import (
     unlimited,
 )
 from authz.envoy.render.messages import duration, exactly, forwarded, method
+from authz.envoy.render.proto_json import pack
 from authz.envoy.render.rate_limits import Traffic, of_kind, passwords_per_address
 from authz.envoy.render.response_headers import CORS, cors_policy
 from authz.envoy.render.settings import EnvoySettings, FrontDoorPages, IssuerPortal, McpServer
@@ -162,8 +162,8 @@ def _pages_route(name: str, match: RouteMatch, url: Url) -> Route:
         request_headers_to_add=forwarded(url),
         request_headers_to_remove=["authorization", CLIENT_ADDRESS],
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(unchecked()),
-            BUFFER: Any.pack(buffered(_LONGEST_BODY)),
+            EXT_AUTHZ: pack(unchecked()),
+            BUFFER: pack(buffered(_LONGEST_BODY)),
         },
     )
 
@@ -239,7 +239,7 @@ def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
     regex = f"{re.escape(portal.url.path)}/(?:.*/)?api/(?:{'|'.join(_PASSWORDS)})(?:[^a-z-].*)?"
     route.match = RouteMatch(safe_regex=RegexMatcher(regex=regex))
     limit = passwords_per_address(rate)
-    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(limit)
+    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = pack(limit)
     return route
 
 
@@ -256,8 +256,8 @@ def _portal_route(portal: IssuerPortal, name: str, cluster: str) -> Route:
         request_headers_to_add=forwarded(portal.url),
         request_headers_to_remove=[CLIENT_ADDRESS],
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(unchecked()),
-            LOCAL_RATE_LIMIT: Any.pack(unlimited()),
+            EXT_AUTHZ: pack(unchecked()),
+            LOCAL_RATE_LIMIT: pack(unlimited()),
             **(all_but_ours() if portal.shares_host else {}),
         },
     )
@@ -288,8 +288,8 @@ def tokenless_route(settings: EnvoySettings, server: McpServer, path: str) -> Ro
             ),
         ),
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(check_unread(server.name)),
-            CORS: Any.pack(cors_policy(settings.gateway.origins)),
+            EXT_AUTHZ: pack(check_unread(server.name)),
+            CORS: pack(cors_policy(settings.gateway.origins)),
         },
     )
 
@@ -321,8 +321,8 @@ def mcp_route(settings: EnvoySettings, server: McpServer, path: str) -> Route:
         request_headers_to_remove=list(_NOT_FOR_SERVERS),
         response_headers_to_remove=list(_NOT_FOR_CLIENTS),
         typed_per_filter_config={
-            EXT_AUTHZ: Any.pack(check(server.name, server.digest)),
-            CORS: Any.pack(cors_policy(settings.gateway.origins)),
+            EXT_AUTHZ: pack(check(server.name, server.digest)),
+            CORS: pack(cors_policy(settings.gateway.origins)),
         },
     )
 
@@ -337,7 +337,7 @@ def bodiless_route(settings: EnvoySettings, server: McpServer, path: str) -> Rou
     no_post = HeaderMatcher(name=":method", string_match=exactly("POST"), invert_match=True)
     route.name += ":bodiless"
     route.match = RouteMatch(path=path, headers=[no_post])
-    route.typed_per_filter_config[BUFFER] = Any.pack(buffered(_NO_BODY))
+    route.typed_per_filter_config[BUFFER] = pack(buffered(_NO_BODY))
     return route
 
 

@@ -26,10 +26,10 @@ from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
 )
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config.value_types import Unix
 from authz.envoy.render.messages import address, duration, http_filter, method
+from authz.envoy.render.proto_json import pack
 
 STATISTICS: Final = "statistics"
 _ADMIN: Final = "admin"
@@ -59,7 +59,7 @@ def statistics_listener(path: str) -> Listener:
         normalize_path=True,
     )
     name = "envoy.filters.network.http_connection_manager"
-    chain = FilterChain(filters=[Filter(name=name, typed_config=Any.pack(manager))])
+    chain = FilterChain(filters=[Filter(name=name, typed_config=pack(manager))])
     return Listener(
         name=STATISTICS,
         address=Address(pipe=Pipe(path=path, mode=_OWNER_ONLY)),
