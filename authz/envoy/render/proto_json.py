@@ -40,7 +40,7 @@ class PackedMessage(Any):
         return self.message
 
     def __bytes__(self) -> bytes:
-        """Refuse: the message is not in the bytes, and whoever read them would find its defaults."""
+        """Refuse: whoever read the bytes would find the defaults of the message."""
         raise TypeError("a packed message is only rendered: use `pack` around it, too")
 
 
