@@ -429,8 +429,12 @@ def test_a_rolling_restart_changes_every_process_and_loses_no_count(run: Run) ->
             service.check(asking(), worker=worker)
 
         service.signal(signal.SIGUSR2)
-        while not service.events("rolling_restart_done"):
+
+        def done() -> bool:
             assert service.get("/readyz")[0] == 200
+            return bool(service.events("rolling_restart_done"))
+
+        until(done, "a new process for each worker")
 
         assert set(children(service)).isdisjoint(before)
         assert len(children(service)) == 2

@@ -25,15 +25,18 @@ PATIENCE = 40.0
 
 
 def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait for a condition of another process, looking often.
+    """Wait for a condition of another process, looking often at first.
+
+    Less often later: to look costs the other process time, too.
 
     Raises:
         AssertionError: where it does not come true in time.
     """
-    end = time.monotonic() + patience
+    end, pause = time.monotonic() + patience, 0.01
     while not true():
         assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)
 
 
 class KeyIssuer:
