@@ -1,6 +1,8 @@
 """Messages as plain values: those that betterproto2 itself writes."""
 
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 
 import betterproto2
 import pytest
@@ -16,17 +18,21 @@ from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap.v3 import Fi
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any, BytesValue, Struct, Value
 
-from authz.envoy.render import bootstrap
+from authz.envoy import render
+from authz.envoy.render import bootstrap, proto_json
 from authz.envoy.render.listener import certificate
 from authz.envoy.render.proto_json import pack, to_plain
 from authz.envoy.render.settings import envoy_settings
 from tests.envoy.test_render import FRONT_DOOR, SOMEWHERE, configuration
 
 SNAKE = betterproto2.Casing.SNAKE
-PACKING = (
-    "bootstrap clusters cookies direct_responses filters list_filter listener local_replies messages "
-    "response_headers routes statistics"
-)
+PACKING = [
+    each
+    for each in map(
+        import_module, (f"{render.__name__}.{it.name}" for it in iter_modules(render.__path__))
+    )
+    if hasattr(each, "pack") and each is not proto_json
+]
 
 
 def rendered(text: str) -> Sequence[betterproto2.Message]:
@@ -45,8 +51,9 @@ def test_the_whole_configuration_is_what_betterproto2_writes(
     """With every packed message read back from its bytes, as betterproto2 does it."""
     plain = [to_plain(each) for each in rendered(text)]
 
-    for name in PACKING.split():
-        monkeypatch.setattr(f"authz.envoy.render.{name}.pack", Any.pack)
+    assert len(PACKING) > 10
+    for module in PACKING:
+        monkeypatch.setattr(module, "pack", Any.pack)
     assert plain == [each.to_dict(casing=SNAKE) for each in rendered(text)]
 
 

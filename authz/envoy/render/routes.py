@@ -26,6 +26,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     RegexMatcher,
     StringMatcher,
 )
+from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
 from authz.config.value_types import Rate
