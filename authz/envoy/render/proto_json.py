@@ -35,7 +35,7 @@ class PackedMessage(Any):
         super().__init__(type_url=default_message_pool.type_to_url[type(message)])
         self.message = message
 
-    def unpack(self, message_pool: betterproto2.MessagePool | None = None) -> betterproto2.Message:  # noqa: ARG002 - Any's
+    def unpack(self, *_: object, **__: object) -> betterproto2.Message:
         """Return the message; the pool is not asked."""
         return self.message
 
