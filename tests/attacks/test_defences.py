@@ -531,7 +531,7 @@ OTHERS = (
     ),
     Defence(
         "An address tries few passwords", "authz/envoy/render/routes.py", "_password_route",
-        "    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = Any.pack(limit)\n", "",
+        "    route.typed_per_filter_config[LOCAL_RATE_LIMIT] = pack(limit)\n", "",
         ("tests/envoy/live/test_passwords_live.py",),
     ),
     Defence(
@@ -546,7 +546,7 @@ OTHERS = (
     ),
     Defence(
         "The pages are asked once a body is whole", "authz/envoy/render/routes.py", "_pages_route",
-        "            BUFFER: Any.pack(buffered(_LONGEST_BODY)),\n", "",
+        "            BUFFER: pack(buffered(_LONGEST_BODY)),\n", "",
         ("tests/envoy/live/test_pages_live.py",),
     ),
     Defence(
