@@ -33,7 +33,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml demo/pyproject.toml
 	@echo "setting up $(VENV) (a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit("authz needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PYTHON) tools/install.py $(BIN)/python -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e demo
 	@touch $@
 
@@ -90,8 +90,8 @@ CLIENTS = $(CLIENT_VENVS:%=.venv-clients/%/.ready) $(CLIENT_NODES:%=tests/client
 matrix: setup .venv-mcp1/.ready typescript $(CLIENTS) build/clients/.go build/clients/.rust  ## run real clients and the conformance suite (AUTHZ_RECORD=1 writes docs/clients.json)
 	@$(BIN)/pytest -n 0 tests/clients $(ARGS)
 
-demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it)
-	@$(BIN)/authz demo $(ARGS)
+demo: setup  ## run the whole thing and walk through it (ARGS=--once ends it, PORT=9443 for another port)
+	@$(BIN)/authz demo $(if $(PORT),--port $(PORT)) $(ARGS)
 
 unit: setup  ## run the quick tests that start no program (under a minute)
 	@$(BIN)/pytest -n auto --unit $(LIVE:%=--ignore=tests/%) $(ARGS)

@@ -37,6 +37,16 @@ def test_the_smallest_file_of_the_readme_is_right() -> None:
     assert settings.policy.max_body == 1 << 20
 
 
+def test_every_path_of_the_readme_is_there_on_a_new_machine() -> None:
+    """A folder that the README names it makes before; nobody's home stands in it."""
+    made = re.findall(r"^\$ sudo install -d [^/\n]*(/[\w/]+)", README, re.MULTILINE)
+    named = re.findall(r"(?<![\w.:~/-])(/(?:etc|run|srv|var|opt|home|usr|tmp)/[\w./-]*)", README)
+    assert made
+    assert named
+    for path in named:
+        assert any(path == each or path.startswith(f"{each}/") for each in made), path
+
+
 def test_the_larger_example_of_the_readme_is_right() -> None:
     """The second file adds to the first and loads too."""
     first = blocks("yaml")[0].split("servers:")[0]

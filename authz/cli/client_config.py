@@ -1,6 +1,7 @@
 """`authz client-config`: what to paste into an MCP client."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,8 @@ import click
 
 from authz.cli.common import DONE, CommandError, command, config_argument
 from authz.config.load import load
+from authz.config.location import init_folder
+from authz.setup.authority import AUTHORITY
 from authz.setup.clients import FORMATS, NoClientError, missing_redirects, servers_for
 
 _EXAMPLES: Final = """\
@@ -43,5 +46,18 @@ def run(*, config: Path, kind: str, server: str | None, client: str | None) -> i
             sep="\n",
             file=sys.stderr,
         )
+    if (authority := _authority(config)) is not None:
+        path = shlex.quote(str(authority))
+        print(
+            f"The gateway's certificate is of a private authority: {form.trust.format(path=path)}.",
+            file=sys.stderr,
+        )
     print(form.write(found), end="")
     return DONE
+
+
+def _authority(config: Path) -> Path | None:
+    """Return the authority that clients have to trust; None where nobody made one here."""
+    folder = init_folder(config.parent)
+    path = None if folder is None else folder / AUTHORITY
+    return path if path is not None and path.is_file() else None

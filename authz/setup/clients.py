@@ -45,12 +45,14 @@ class ClientFormat:
         where: what to do with what is printed.
         redirect_uris: what it calls back, for its entry in authz.yaml.
         write: what to paste.
+        trust: how it comes to trust a private authority; `{path}` is its file, for a shell.
     """
 
     title: str
     where: str
     redirect_uris: tuple[str, ...]
     write: Callable[[list[ClientServer]], str]
+    trust: str
 
 
 # A port that Claude Code listens on where it is told a client id; any free one would do.
@@ -112,6 +114,8 @@ FORMATS: Final[Mapping[str, ClientFormat]] = {
             "https://claude.ai/api/mcp/auth_callback",
         ),
         _claude,
+        "start it with NODE_EXTRA_CA_CERTS={path} in its environment, in the line of the log-in too"
+        "; claude.ai trusts no private authority",
     ),
     "vscode": ClientFormat(
         "VS Code",
@@ -119,18 +123,24 @@ FORMATS: Final[Mapping[str, ClientFormat]] = {
         "Configuration).",
         ("http://127.0.0.1:33418/", "https://vscode.dev/redirect"),
         _vscode,
+        "put {path} into the system's store of authorities (the browser has its own), and start VS "
+        "Code anew",
     ),
     "cursor": ClientFormat(
         "Cursor",
         "Into ~/.cursor/mcp.json, or .cursor/mcp.json of a project.",
         ("cursor://anysphere.cursor-mcp/oauth/callback",),
         _cursor,
+        "put {path} into the system's store of authorities (the browser has its own), or start "
+        "Cursor with NODE_EXTRA_CA_CERTS={path} in its environment",
     ),
     "inspector": ClientFormat(
         "MCP Inspector",
         "Into a file, then: npx @modelcontextprotocol/inspector --catalog FILE",
         ("http://localhost:6274/oauth/callback", "http://127.0.0.1:6276/oauth/callback"),
         _inspector,
+        "start it with NODE_EXTRA_CA_CERTS={path} in its environment; the browser has a store of "
+        "its own",
     ),
 }
 

@@ -22,21 +22,30 @@ _GATEWAY: Final = 8443
 _METRICS: Final = 9464
 
 
-def demo(*, once: bool, state: Path | None) -> int:
+def demo(
+    *, once: bool, state: Path | None, port: int | None = None, metrics_port: int | None = None
+) -> int:
     """Run the demonstration.
 
     Args:
         once: whether to end after the scenario.
         state: the folder for its files; None for a temporary one, removed at the end.
+        port: of the gateway; None for 8443, or one that is free.
+        metrics_port: of the metrics; None for 9464, or one that is free.
 
     Returns:
         0 where all went as it should, 1 where a step or a part did not.
+
+    Raises:
+        OSError: where a port that was asked for is taken.
     """
+    gateway, metrics = (
+        _port("--port", port, _GATEWAY),
+        _port("--metrics-port", metrics_port, _METRICS),
+    )
     folder = Path(tempfile.mkdtemp(prefix="authz-demo-")) if state is None else state.absolute()
     try:
-        place = Location(
-            folder, "demo.localhost", free_port(_GATEWAY), free_port(_METRICS), free_port()
-        )
+        place = Location(folder, "demo.localhost", gateway, metrics, free_port())
         console = Console(sys.stdout)
         try:
             return asyncio.run(
@@ -51,6 +60,13 @@ def demo(*, once: bool, state: Path | None) -> int:
     finally:
         if state is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _port(option: str, wanted: int | None, default: int) -> int:
+    found = free_port(default if wanted is None else wanted)
+    if wanted not in (None, found):
+        raise OSError(f"{option}: port {wanted} of 127.0.0.1 is taken; give another one")
+    return found
 
 
 async def run(environment: Environment, *, once: bool, say: WriteLine) -> int:
@@ -90,12 +106,16 @@ def _at_hand(environment: Environment) -> str:
     place, john, bob = environment.place, environment.who.john, environment.who.bob
     return f"""
 It keeps running until Ctrl-C. To try things:
-  gateway    {place.gateway}/notes and /files   (trust {environment.certificates.authority})
-  log-in     {place.issuer}   john / {john.password} / TOTP secret {john.totp_secret}
-                              bob / {bob.password} (no TOTP)
-  metrics    http://127.0.0.1:{place.metrics}/metrics
+  gateway    {place.gateway}/notes and /files
+  people     john / {john.password} / TOTP secret {john.totp_secret}
+             bob / {bob.password} (no TOTP)
   rules      {environment.configuration}   (change them, then: kill -HUP {os.getpid()};
                               {place.folder}/state/log/service.log says what came of it)
   logs       {place.folder}/state/log
   try        curl --cacert {environment.certificates.authority} -i -X POST {place.gateway}/notes
+
+Open in a browser (it has to trust {environment.certificates.authority}):
+  {place.gateway}/authz/log-ins   which applications act in john's name, and the end of each
+  {place.issuer}/   the log-in service
+  http://127.0.0.1:{place.metrics}/metrics   metrics
 """

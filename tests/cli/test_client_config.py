@@ -49,6 +49,24 @@ def test_claude_is_a_line_for_a_terminal(direct: Path, capsys: pytest.CaptureFix
     assert "http://localhost:43117/callback" in err
 
 
+@pytest.mark.parametrize("kind", sorted(FORMATS))
+def test_a_private_authority_is_named(
+    kind: str, direct: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder of `authz init` with an authority of its own each client is told its file, on
+    standard error, so that what is pasted stays what it was.
+    """
+    plain, err = paste(capsys, kind, direct)
+    assert "private authority" not in err
+    (direct.parent / "init.json").write_text("{}")
+    (direct.parent / "ca.crt").write_text("a certificate")
+    out, err = paste(capsys, kind, direct)
+    assert out == plain
+    assert str(direct.parent / "ca.crt") in err
+    node = "NODE_EXTRA_CA_CERTS=" in err
+    assert node == (kind != "vscode")
+
+
 def test_vscode(direct: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """mcp.json with `servers`."""
     out, _ = paste(capsys, "vscode", direct)
