@@ -56,13 +56,18 @@ ENTRYPOINT ["/usr/local/bin/alertmanager"]"""
 _DOWNLOAD: Final = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root")
 _APPLETS: Final = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "nc", "wget", "touch")
 _LABEL: Final = "authz.stand-in=true"
+# Another release of ours, to be upgraded to: the same, and another image all the same.
+NEXT: Final = "9.9.9"
 # As `make image` builds them.
 _OURS: Final[Mapping[str, tuple[str, ...]]] = {
     AUTHZ: ("--target", "authz"),
     SAMPLES: ("--target", "samples", "--build-arg", "LIST=samples"),
 }
 _ISSUER: Final = '["/opt/authz/bin/python3", "-P", "-m", "authz_demo.issuer"]'
-_ISSUER_ARGS: Final = '["--config", "/data/stand-in.json", "--bind", "0.0.0.0", "--port", "9091"]'
+_ISSUER_ARGS: Final = (
+    '["--config", "/data/stand-in.json", "--bind", "0.0.0.0", "--port", "9091",'
+    ' "--state", "/data/stand-in.state"]'
+)
 
 
 def build(engine: Engine, folder: Path) -> None:

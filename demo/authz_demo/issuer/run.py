@@ -1,6 +1,7 @@
 """Run the stand-in: inside a test's process, or as a child process of the demonstration."""
 
 import argparse
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz_demo.issuer.app import create_app
+from authz_demo.issuer.kept import keep, restore
 from authz_demo.issuer.keys import StandInKeys
 from authz_demo.issuer.pages import WARNING
 from authz_demo.issuer.state import StandInIssuer
@@ -60,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the stand-in as a process of its own, until SIGTERM or SIGINT.
 
     Args:
-        argv: `--config FILE`, and `--port N` (with `--bind ADDRESS`) or `--uds PATH`.
+        argv: `--config FILE`, and `--port N` (with `--bind ADDRESS`) or `--uds PATH`;
+            `--state FILE` to keep keys and grants from one start to the next.
 
     Returns:
         the exit status.
@@ -71,10 +74,18 @@ def main(argv: Sequence[str]) -> int:
     where.add_argument("--port", type=int, help="a port of --bind")
     where.add_argument("--uds", type=Path, help="a Unix socket, made with mode 600")
     parser.add_argument("--bind", default=LOOPBACK, help="an IPv4 address (default: %(default)s)")
+    parser.add_argument("--state", type=Path, help="keeps keys and grants; left out, nothing is")
     options = parser.parse_args(argv)
     config = from_json(options.config.read_text(encoding="utf-8"))
     sys.stderr.write(f"{'!' * len(WARNING)}\n{WARNING}\n{'!' * len(WARNING)}\n")
     sys.stderr.flush()
     address = Address(options.port or 0, options.uds, options.bind)
-    serve_forever(create_app(StandInIssuer(config)), address)
+    issuer = StandInIssuer(config)
+    if options.state is not None:
+        restore(issuer, options.state)
+        # uvicorn raises it again once it has ended; there is something left to do then.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    serve_forever(create_app(issuer), address)
+    if options.state is not None:
+        keep(issuer, options.state)
     return 0
