@@ -1,22 +1,25 @@
 """What the running programs have in force, compared with authz.yaml as it is written.
 
-Programs are asked where authz.yaml has their metrics; in containers of `authz init`, each by its
-service's name too.
+Programs are asked where authz.yaml has their metrics, at every address of a name; in containers of
+`authz init`, where they listen on all addresses, by their services' names first.
 """
 
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from authz.config.addresses import AddressError, read_tcp
 from authz.config.changes import file_mount
 from authz.config.digest import ConfigDigest, parse_digest
 from authz.config.load import Settings
 from authz.config.model import Config
 from authz.config.value_types import UNSPECIFIED, Tcp
+from authz.config.yaml_loader import UnreadableError, read_tree
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe
 from authz.server.reloader import REPLACED, SINGLE_FILE
@@ -25,7 +28,10 @@ PART: Final = "running"
 SERVICE: Final = "authz serve"
 PAGES: Final = "authz pages"
 # Their names in docker-compose.yml of `authz init`.
-_CONTAINERS: Final = {SERVICE: "authz", PAGES: "authz-pages"}
+_CONTAINERS: Final = {SERVICE: ("authz", "authz-2"), PAGES: ("authz-pages",)}
+# Where they are asked if authz.yaml cannot be read: as `authz init` has it.
+_USUAL: Final = {SERVICE: Tcp("0.0.0.0", 9464), PAGES: Tcp("0.0.0.0", 9465)}  # noqa: S104 - as above
+_MOST_ADDRESSES: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{12}(-[0-9a-f]{12})?")
 _PATIENCE: Final = 3.0
 _LONGEST: Final = 300  # characters of a note that are shown
@@ -37,7 +43,8 @@ class RunningProgram:
     """State what one program runs.
 
     Attributes:
-        name: `authz serve` or `authz pages`; of one of several workers with its number.
+        name: `authz serve` or `authz pages`; of one of several replicas with its address, of one of
+            several workers with its number.
         config: the digest that is in force; empty where it does not say.
         version: of authz; empty where it does not say.
         notes: what it says of itself; `config`: why what is written is not in force.
@@ -50,12 +57,18 @@ class RunningProgram:
     notes: Mapping[str, str] = field(default_factory=dict)
     unknown: str = ""
 
-    def problem(self, written: ConfigDigest) -> str:
-        """Return what is wrong with what it runs; empty where it runs what is written."""
+    def problem(self, written: ConfigDigest | None) -> str:
+        """Return what is wrong with what it runs; empty where it runs what is written.
+
+        Args:
+            written: of authz.yaml; None where that has an error.
+        """
         if self.unknown:
             return f"it is not known what it runs: {self.unknown}"
         if not self.config:
             return "it does not say what it runs: an older release"
+        if written is None:
+            return f"it runs {self.config}, and goes on with it: authz.yaml has an error"
         running, said = parse_digest(self.config), self.notes.get("config", "")
         if running.agrees(written):
             return json.dumps(said) if said else ""
@@ -64,32 +77,143 @@ class RunningProgram:
         return f"{words}: {json.dumps(said)}" if said else words
 
 
-async def ask_programs(config: Config) -> list[RunningProgram]:
-    """Ask the programs of a deployment what they run; each worker is one."""
-    places = {SERVICE: config.telemetry.metrics}
-    if config.front_door is not None and config.telemetry.pages_metrics is not None:
-        places[PAGES] = config.telemetry.pages_metrics
-    answers = await asyncio.gather(*(_ask(name, place) for name, place in places.items()))
-    found = [program for programs in answers for program in programs]
-    if config.front_door is not None and PAGES not in places:
+@dataclass(frozen=True, slots=True)
+class ProgramPlaces:
+    """Say where the programs of a deployment answer.
+
+    Attributes:
+        serve: of `authz serve`.
+        pages: of `authz pages`; None where authz.yaml does not say.
+        has_pages: whether there is such a program; None where that is not known.
+    """
+
+    serve: Tcp
+    pages: Tcp | None
+    has_pages: bool | None
+
+
+def places_of(config: Config) -> ProgramPlaces:
+    """Return where authz.yaml has its programs answer."""
+    telemetry = config.telemetry
+    return ProgramPlaces(telemetry.metrics, telemetry.pages_metrics, config.front_door is not None)
+
+
+def places_in(text: str) -> ProgramPlaces:
+    """Return where programs answer by an authz.yaml that has an error, as far as it says so."""
+    try:
+        document = read_tree(text).data
+    except UnreadableError:
+        document = None
+    if not isinstance(document, dict):
+        return ProgramPlaces(_USUAL[SERVICE], _USUAL[PAGES], None)
+    found = document.get("telemetry")
+    telemetry = found if isinstance(found, dict) else {}
+    serve = _place(telemetry.get("metrics")) or _USUAL[SERVICE]
+    pages = _place(telemetry.get("pages_metrics")) or _USUAL[PAGES]
+    return ProgramPlaces(serve, pages, None)
+
+
+def _place(said: object) -> Tcp | None:
+    try:
+        return read_tcp("telemetry", said) if isinstance(said, str) else None
+    except AddressError:
+        return None
+
+
+async def ask_programs(places: ProgramPlaces, replicas: Sequence[Tcp] = ()) -> list[RunningProgram]:
+    """Ask the programs of a deployment what they run; each worker is one.
+
+    Args:
+        places: where they answer.
+        replicas: where further ones of `authz serve` do.
+    """
+    asked = [_ask(SERVICE, (places.serve, *replicas))]
+    if places.pages is not None and places.has_pages is not False:
+        asked.append(_ask(PAGES, (places.pages,)))
+    found = [program for programs in await asyncio.gather(*asked) for program in programs]
+    if places.has_pages and places.pages is None:
         found.append(RunningProgram(PAGES, unknown="write telemetry.pages_metrics"))
+    if places.has_pages is None:
+        found = [each for each in found if each.name != PAGES or not each.unknown]
     return found
 
 
-async def _ask(name: str, place: Tcp) -> list[RunningProgram]:
-    """Ask one program at its places, until one answers."""
-    hosts = [UNSPECIFIED.get(place.host, place.host)]
-    hosts += [_CONTAINERS[name]] if place.host in UNSPECIFIED else []
-    for host in hosts:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                answer = await probe.http((host, place.port), "/readyz")
-            said = json.loads(answer.body)
-        except (OSError, ValueError, RecursionError):
+async def _ask(name: str, places: Sequence[Tcp]) -> list[RunningProgram]:
+    """Ask the replicas of one program; of one that does not answer nothing is known."""
+    found = dict[str, Mapping[str, object]]()
+    silent = list[Tcp]()
+    for number, place in enumerate(places):
+        answers = await _answers(name, place)
+        silent += [] if answers else [place]
+        seen = {each.get("instance") for each in found.values()} - {None}
+        found |= {
+            f"{at}:{place.port}" if number else at: each
+            for at, each in answers.items()
+            if each.get("instance") not in seen
+        }
+    programs = list[RunningProgram]()
+    for at, said in found.items():
+        label = f"{name} at {at}" if len(found) + len(silent) > 1 else name
+        programs += _programs(label, said)
+    for place in silent:
+        label = f"{name} at {place}" if len(found) + len(silent) > 1 else name
+        programs.append(RunningProgram(label, unknown=f"nobody answers at {place}"))
+    return programs
+
+
+async def _answers(name: str, place: Tcp) -> dict[str, Mapping[str, object]]:
+    """Return what answers at a place, by host: each process once, however many addresses it has."""
+    loopback = UNSPECIFIED.get(place.host)
+    # On all addresses: that of a container, whose name tells it from another; else this machine.
+    groups = [(place.host,)] if loopback is None else [_CONTAINERS[name], (loopback,)]
+    for hosts in groups:
+        found = dict[str, Mapping[str, object]]()
+        for host in hosts:
+            addresses = await _addresses(host, place.port)
+            said = await asyncio.gather(*(_readiness(each, place.port) for each in addresses))
+            answered = _distinct(dict(zip(addresses, said, strict=True)))
+            one = len(answered) == 1
+            found |= {host if one else address: each for address, each in answered.items()}
+        if found:
+            return _distinct(found)
+    return {}
+
+
+def _distinct(
+    answers: Mapping[str, Mapping[str, object] | None],
+) -> dict[str, Mapping[str, object]]:
+    """Return the answers that there are, one of each process."""
+    found, seen = dict[str, Mapping[str, object]](), set[str]()
+    for at, said in answers.items():
+        if said is None:
             continue
-        if isinstance(said, dict) and isinstance(said.get("parts"), dict):
-            return list(_programs(name, said))
-    return [RunningProgram(name, unknown=f"nobody answers at {place}")]
+        instance = _word(said.get("instance")) or at
+        if instance not in seen:
+            seen.add(instance)
+            found[at] = said
+    return found
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return sorted({str(each[4][0]) for each in found})[:_MOST_ADDRESSES]
+
+
+async def _readiness(host: str, port: int) -> Mapping[str, object] | None:
+    """Return what a program says of itself; None where nobody does."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            answer = await probe.http((host, port), "/readyz")
+        said = json.loads(answer.body)
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = isinstance(said, dict) and isinstance(said.get("parts"), dict)
+    return said if known else None
 
 
 def _programs(name: str, said: Mapping[str, object]) -> Iterator[RunningProgram]:
@@ -130,7 +254,7 @@ async def examine(settings: Settings, path: Path) -> list[Finding]:
     words, harmful = mount_problem(path)
     fix = "mount the folder of authz.yaml (docs/upgrade.md), and create the containers anew"
     found = [(problem if harmful else warning)(PART, "single_file", words, fix)] if words else []
-    return found + compare(await ask_programs(settings.config), settings.digest)
+    return found + compare(await ask_programs(places_of(settings.config)), settings.digest)
 
 
 def compare(programs: Sequence[RunningProgram], written: ConfigDigest) -> list[Finding]:

@@ -4,6 +4,7 @@ Invariant: ready means that every component is; draining is a component like any
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 
@@ -13,11 +14,13 @@ class Health:
 
     Attributes:
         config: the digest of the configuration in force; empty before there is one.
+        instance: a word of this process: a program that is reached by two addresses is one.
     """
 
     def __init__(self) -> None:
         """Begin without parts: not ready until somebody says otherwise."""
         self.config = ""
+        self.instance = secrets.token_hex(8)
         self._parts: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._changed = asyncio.Event()

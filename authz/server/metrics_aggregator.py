@@ -237,7 +237,7 @@ class MetricsAggregator(StatusPages):
         ready = any(state.ready for state in states)
         workers = {str(number): state.ready for number, state in enumerate(states)}
         said: dict[str, object] = {"config": self._health.config, "version": __version__}
-        said |= {"parts": parts, "workers": workers}
+        said |= {"parts": parts, "workers": workers, "instance": self._health.instance}
         said["configs"] = {str(number): state.config for number, state in enumerate(states)}
         notes = dict(self._health.notes) | {
             f"worker {number} {part}": words

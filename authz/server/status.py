@@ -157,7 +157,7 @@ class Status(StatusPages):
 
     def _readyz(self) -> Page:
         said: dict[str, object] = {"config": self._health.config, "version": __version__}
-        said["parts"] = dict(self._health.parts)
+        said |= {"parts": dict(self._health.parts), "instance": self._health.instance}
         if self._health.notes:
             said["notes"] = dict(self._health.notes)
         return readyz(self._health.ready, said)

@@ -3,16 +3,19 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from authz.cli import main
 from authz.config.changes import FileMount
 from authz.config.load import Settings, load
+from authz.config.value_types import Tcp
 from authz.doctor import running
 from authz.doctor.finding import Finding, Severity
 from authz.server.health import Health
@@ -123,6 +126,109 @@ def test_a_worker_that_runs_another_one_is_named(tmp_path: Path) -> None:
 
     assert [each.diagnosis for each in found] == ["in_force", "in_force", "not_in_force"]
     assert "worker 1" in found[2].message
+
+
+def test_every_replica_is_asked_and_one_process_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By all addresses of a name; a process with two of them is one, and one may run another."""
+    ours, theirs = Health(), Health()
+    first = Status(CollectorRegistry(), ours, ("127.0.0.1", 0))
+    second = Status(CollectorRegistry(), theirs, ("127.0.0.2", first.port))
+    third = Status(CollectorRegistry(), ours, ("127.0.0.3", first.port))
+    for each in (first, second, third):
+        each.start()
+    try:
+        place = _Place(tmp_path, first.port)
+        ours.config, theirs.config = str(place.settings.digest), "0" * 12 + "-" + "1" * 12
+        addresses = [f"127.0.0.{number}" for number in (1, 2, 3, 4)]  # nobody is at the last
+        _resolve(monkeypatch, {"replicas.test": addresses})
+
+        other = f"replicas.test:{first.port}"
+        assert main(["status", str(place.path), "--replica", other, "--json"]) == 1
+        programs = json.loads(capsys.readouterr().out)["programs"]
+        assert [each["name"] for each in programs] == [
+            "authz serve at 127.0.0.1",
+            f"authz serve at 127.0.0.2:{first.port}",
+        ]
+        assert not programs[0]["problem"]
+        assert "another one now" in programs[1]["problem"]
+        assert main(["status", str(place.path), "--replica", "127.0.0.4:1"]) == 1
+        assert "nobody answers at 127.0.0.4:1" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match="2"):
+            main(["status", str(place.path), "--replica", "nowhere"])
+    finally:
+        for each in (first, second, third):
+            each.stop()
+
+
+def test_containers_of_two_replicas_are_asked_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where authz.yaml has all addresses; one that is away and still has a name is told."""
+    with _service(tmp_path) as (place, health):
+        text = place.path.read_text()
+        place.path.write_text(text.replace("127.0.0.1", "0.0.0.0"))
+        health.config = str(place.settings.digest)
+        _resolve(monkeypatch, {"authz": ["127.0.0.1"], "authz-2": []})
+        assert [each.message.partition(" runs")[0] for each in _examine(place)] == ["authz serve"]
+
+        _resolve(monkeypatch, {})  # no container: this machine
+        assert [each.diagnosis for each in _examine(place)] == ["in_force"]
+
+
+def _resolve(monkeypatch: pytest.MonkeyPatch, names: Mapping[str, list[str]]) -> None:
+    async def addresses(host: str, _port: int) -> list[str]:
+        return [host] if host.startswith("127.") else names.get(host, [])
+
+    monkeypatch.setattr(running, "_addresses", addresses)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda text: text.replace("groups", "grups"), id="a field"),
+        pytest.param(lambda text: f"{text}servers: {{", id="no YAML"),
+    ],
+)
+def test_of_a_broken_file_both_are_told(
+    tmp_path: Path,
+    broken: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What runs, and that the file has an error, with its place; the status is 1."""
+    with _service(tmp_path) as (place, health):
+        usual = {
+            running.SERVICE: Tcp("127.0.0.1", _port_of(place)),
+            running.PAGES: Tcp("127.0.0.1", 1),
+        }
+        monkeypatch.setattr(running, "_USUAL", usual)
+        place.path.write_text(broken(place.path.read_text()))
+        assert main(["status", str(place.path)]) == 1
+        said = capsys.readouterr()
+        assert f"it runs {health.config}, and goes on with it" in said.out
+        assert "authz.yaml:" in said.err
+        assert main(["status", str(place.path), "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert found["written"] is None
+        assert found["errors"]
+        assert [each["config"] for each in found["programs"]] == [health.config]
+
+
+def _port_of(place: _Place) -> int:
+    return place.settings.config.telemetry.metrics.port
+
+
+@given(st.text(max_size=60))
+def test_whatever_a_broken_file_holds_there_are_places(text: str) -> None:
+    """Of what cannot be read the usual ones."""
+    for each in (
+        text,
+        f"telemetry: {text}",
+        f"telemetry: {{metrics: {text}, pages_metrics: {text}}}",
+    ):
+        assert running.places_in(each).serve.port <= 65535
 
 
 def test_nobody_there_is_not_a_problem_of_doctor(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_readiness_names_what_is_missing(status: tuple[Status, Health, Metrics])
         "ready": False,
         "config": "",
         "version": __version__,
+        "instance": health.instance,
         "parts": {"keys": "not loaded yet"},
     }
 
