@@ -115,7 +115,7 @@ def _opaque(config: Config, trees: Iterable[Mapping[str, Any]]) -> Iterator[Find
     """Name our clients at Authelia whose access tokens are opaque, where a signed one is needed."""
     ours = {str(each.values["client_id"]) for each in our_clients(config, None)}
     if config.issuer.introspection is None:
-        ours |= config.direct.keys()
+        ours |= {name for name in config.named if config.login_of(name) == "direct"}
     for tree in trees:
         for client in _mappings(tree, "identity_providers", "oidc", "clients"):
             name = str(client.get("client_id"))
@@ -127,6 +127,8 @@ def _opaque(config: Config, trees: Iterable[Mapping[str, Any]]) -> Iterator[Find
                     "access_token_signed_response_alg: RS256 at this client (`authz init --render` "
                     "writes it); then restart Authelia and log in again"
                 )
+                if name in config.named:
+                    fix = f"{fix}; or have Authelia asked about them: issuer.introspection"
                 yield problem(CLIENTS, "opaque_tokens", message, fix)
 
 

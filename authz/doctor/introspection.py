@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from authz.config.load import Settings
-from authz.doctor.finding import Finding, ok, problem, warning
+from authz.config.model import Config
+from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
 from authz.tokens.introspection_endpoint import IntrospectionEndpoint
 from authz.tokens.issuer import IssuerAddress
@@ -48,7 +49,44 @@ class IntrospectionClient:
             message = "introspection says that a token of nobody's is active"
             fix = "issuer.internal does not lead to Authelia"
             return [*findings, problem(PART, "introspection", message, fix)]
-        return [*findings, ok(PART, "introspection", "it answers our questions about tokens")]
+        findings.append(ok(PART, "introspection", "it answers our questions about tokens"))
+        return [*findings, *_taken(settings.config)]
+
+
+def unconfigured(config: Config) -> Iterator[Finding]:
+    """Yield whose tokens may be refused because Authelia is asked about none."""
+    clients = _clients(config)
+    if clients and config.issuer.introspection is None:
+        message = (
+            f"opaque access tokens are refused, and Authelia gives {enumerated(clients)} such ones "
+            "unless it is told to sign them: it is not asked about tokens"
+        )
+        fix = (
+            "access_token_signed_response_alg: RS256 at each (`authz authelia-config` prints "
+            "it), or issuer.introspection in authz.yaml"
+        )
+        yield note(PART, "no_introspection", message, fix)
+
+
+def _taken(config: Config) -> Iterator[Finding]:
+    """Yield the servers that take no opaque tokens although Authelia is asked about them."""
+    clients = _clients(config)
+    closed = [name for name in config.servers if "opaque" not in config.token_kinds(name)]
+    if clients and closed:
+        message = (
+            f"{enumerated(closed)} take signed tokens alone: opaque ones of {enumerated(clients)} "
+            "are refused there"
+        )
+        fix = (
+            "servers.<server>.tokens: [jwt, opaque], or access_token_signed_response_alg: RS256 at "
+            "the client"
+        )
+        yield note(PART, "opaque_refused", message, fix)
+
+
+def _clients(config: Config) -> list[str]:
+    """Return the configured clients that get their tokens at Authelia, machines among them."""
+    return [name for name in config.named if config.login_of(name) == "direct"]
 
 
 def _nobodys() -> str:
