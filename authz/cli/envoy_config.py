@@ -16,6 +16,7 @@ from authz.cli.common import (
     config_argument,
     print_problems,
 )
+from authz.config.addresses import AddressError, read_address
 from authz.config.load import load
 from authz.envoy.files import STATS_SOCKET
 
@@ -51,6 +52,13 @@ Run it again after a change: nothing has to be restarted, and no request fails. 
     metavar="PATH",
     help=f"The socket at which Envoy says what it has taken (default: {STATS_SOCKET}).",
 )
+@click.option(
+    "--replica",
+    "replicas",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where a further replica answers Check, besides service.check; may be repeated.",
+)
 def run(
     *,
     config: Path,
@@ -60,6 +68,7 @@ def run(
     folder: str | None,
     admin: str,
     stats: str,
+    replicas: tuple[str, ...],
 ) -> int:
     """Print the configuration, or write it."""
     if fragment and output is not None:
@@ -71,7 +80,11 @@ def run(
     print_problems(settings.warnings)
     if folder is None and output is not None:
         folder = str(output.absolute())
-    where = render.Topology(admin=admin)
+    try:
+        further = tuple(read_address("--replica", each) for each in replicas)
+    except AddressError as error:
+        raise CommandError(str(error)) from None
+    where = render.Topology(admin=admin, replicas=further)
     if folder:
         where = replace(where, folder=folder)
     if fragment:

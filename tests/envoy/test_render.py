@@ -539,10 +539,54 @@ def test_what_was_rendered_says_from_what() -> None:
         WATCHED,
         upstreams={"files": Unix("/state/files"), "notes": Tcp("::1", 9)},
         issuer=Unix("/state/issuer"),
+        replicas=(Unix("/run/authz/replica-2.sock"), Tcp("authz-b", 9001)),
     )
     text = render_watched(settings(SMALLEST), where)[RENDERED_FILE]
     assert topology_of(text) == where
     assert topology_of(watched("")[RENDERED_FILE]) == WATCHED
+
+
+def test_a_release_before_replicas_rendered_none() -> None:
+    """Its `rendered.json` is read as ever."""
+    said = json.loads(watched("")[RENDERED_FILE])
+    del said["topology"]["replicas"]
+    assert topology_of(json.dumps(said)) == WATCHED
+
+
+@pytest.mark.parametrize(
+    ("workers", "replica", "wanted"),
+    [
+        (1, Unix("/run/authz/b.sock"), ["/run/authz/check.sock", "/run/authz/b.sock"]),
+        (2, Unix("/run/authz/b.sock"), ["/run/authz/check-0.sock", "/run/authz/check-1.sock",
+                                        "/run/authz/b-0.sock", "/run/authz/b-1.sock"]),
+    ],
+)  # fmt: skip
+def test_every_worker_of_every_replica_is_asked(
+    workers: int, replica: Unix, wanted: list[str]
+) -> None:
+    """Each has its health check, and one that is away is asked only where all are."""
+    service = f"service: {{check: 'unix:/run/authz/check.sock', workers: {workers}}}\n"
+    where = replace(SOMEWHERE, authz=(), replicas=(replica,))
+    text = render(settings(SMALLEST + service), where)["envoy.yaml"]
+    clusters = YAML(typ="safe").load(text)["static_resources"]["clusters"]
+    (cluster,) = (each for each in clusters if each["name"] == "authz")
+    (locality,) = cluster["load_assignment"]["endpoints"]
+    addresses = [each["endpoint"]["address"] for each in locality["lb_endpoints"]]
+
+    assert [each["pipe"]["path"] for each in addresses] == wanted
+    assert cluster["health_checks"]
+    assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 1}
+    assert cluster["outlier_detection"]["consecutive_local_origin_failure"] == 1
+
+
+def test_replicas_by_name_are_resolved() -> None:
+    """All addresses of each name (STRICT_DNS), as a headless service of Kubernetes has them."""
+    where = replace(SOMEWHERE, authz=(), replicas=(Tcp("authz-b", 9001),))
+    text = render(settings(SMALLEST + "service: {check: '127.0.0.1:9001'}\n"), where)["envoy.yaml"]
+    clusters = YAML(typ="safe").load(text)["static_resources"]["clusters"]
+    (cluster,) = (each for each in clusters if each["name"] == "authz")
+
+    assert (cluster["type"], cluster["dns_lookup_family"]) == ("STRICT_DNS", "ALL")
 
 
 @pytest.mark.parametrize("odd", ["", "[]", "{}", "7", '{"topology": {}}', '{"topology": []}'])

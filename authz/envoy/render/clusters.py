@@ -48,6 +48,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsExplicitHttpConfig,
 )
+from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config.value_types import Tcp, Unix
@@ -111,9 +112,9 @@ def _stats_of(server: McpServer) -> str:
 def authz(settings: EnvoySettings) -> Cluster:
     """Return the cluster of the service: HTTP/2, its workers as endpoints with gRPC health checks.
 
-    A worker that drains or died gets no more requests; where none is healthy Envoy asks all of
-    them (its panic threshold), and an unanswered question is a 503. The pings find a peer that
-    vanished without closing its connection.
+    A worker that drains or died gets no more requests; where none is healthy, and only there, Envoy
+    asks all of them (its panic threshold), and an unanswered question is a 503. The pings find a
+    peer that vanished without closing its connection.
     """
     http2 = Http2ProtocolOptions(
         connection_keepalive=KeepaliveSettings(interval=duration(15), timeout=duration(5))
@@ -153,7 +154,11 @@ def _eject_failing_workers(cluster: Cluster) -> None:
         base_ejection_time=duration(_EJECTED),
         max_ejection_percent=50,
     )
-    cluster.common_lb_config = ClusterCommonLbConfig(update_merge_window=duration(0))
+    cluster.common_lb_config = ClusterCommonLbConfig(
+        update_merge_window=duration(0),
+        # The default, 50, would ask a replica that is being replaced once a worker fails besides.
+        healthy_panic_threshold=Percent(value=1),
+    )
 
 
 def _mcp(server: McpServer, where: Topology) -> Cluster:

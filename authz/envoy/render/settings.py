@@ -46,6 +46,8 @@ class Topology:
         memory: bytes of heap from which Envoy sheds load.
         stats: the path of a socket at which Envoy tells its statistics and nothing else; empty for
             none.
+        replicas: where further replicas of the service answer Check, each with the same number of
+            workers; besides `service.check`.
     """
 
     authz: tuple[Endpoint, ...] = ()
@@ -57,6 +59,7 @@ class Topology:
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     memory: int = 1 << 30
     stats: str = ""
+    replicas: tuple[Endpoint, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the members as JSON values; `topology_of` reads them."""
@@ -70,6 +73,7 @@ class Topology:
             "trusted_ca": self.trusted_ca,
             "memory": self.memory,
             "stats": self.stats,
+            "replicas": [str(each) for each in self.replicas],
         }
 
 
@@ -102,6 +106,8 @@ def topology_of(text: str) -> Topology:
             trusted_ca=_path(said["trusted_ca"]),
             memory=int(said["memory"]),
             stats=_path(said["stats"]),
+            # A file of an earlier release has none.
+            replicas=tuple(map(_endpoint, said.get("replicas", ()))),
         )
     except (KeyError, TypeError, AttributeError, RecursionError, AddressError) as error:
         raise ValueError("it is not what `authz envoy-config -o` wrote") from error
@@ -240,12 +246,19 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
         url=urls.split(config.gateway.url),
         gateway=config.gateway,
         deadline=config.issuer.deadline,
-        authz=where.authz or worker_addresses(config.service.check, config.service.workers),
+        authz=where.authz or _check_addresses(config, where),
         servers=tuple(_server(config, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
         filters_lists=config.service.data_plane == "envoy" if watched else settings.filters_lists,
     )
+
+
+def _check_addresses(config: Config, where: Topology) -> tuple[Endpoint, ...]:
+    """Return where every worker of every replica answers."""
+    places = (config.service.check, *where.replicas)
+    workers = config.service.workers
+    return tuple(each for place in places for each in worker_addresses(place, workers))
 
 
 def _server(config: Config, name: str, where: Topology) -> McpServer:
