@@ -16,10 +16,17 @@ import click
 
 from authz.cli.common import AskedCommand, asked_command
 from authz.config.load import load
-from authz.config.location import FOLDER, NAME, find_configuration, init_folder
+from authz.config.location import (
+    COMPOSE,
+    DOCTOR,
+    FOLDER,
+    NAME,
+    find_configuration,
+    has_doctor,
+    init_folder,
+)
 from authz.config.problems import ConfigError
 
-COMPOSE: Final = "docker-compose.yml"
 _MOUNTED: Final = "/etc/authz"
 _INPUT: Final = "/dev/stdin"
 _RUN: Final = "exec authz authz"
@@ -31,6 +38,8 @@ _HOW: Final[Mapping[str, str]] = {
     "check-config": "run --rm authz",
     "connections": "exec -T authz authz",  # it reads logs from its standard input
 }
+# What asks the MCP servers, which no other container of ours reaches.
+_ASKS_SERVERS: Final = frozenset({"doctor", "tools"})
 # Options that name a file of the host to read, and what stands in its place.
 _READ: Final[Mapping[str, str]] = {
     "--token-file": "-",
@@ -87,6 +96,8 @@ def compose_line(asked: AskedCommand) -> str | None:
     if folder is None or not (folder / COMPOSE).is_file():
         return None
     how = _HOW.get(words[0], _RUN)
+    if words[0] in _ASKS_SERVERS and has_doctor(folder):
+        how = f"run --rm {DOCTOR}"
     start = f"docker compose{_elsewhere(folder)} {how}"
     if how == _HOW["up"]:
         return start
@@ -97,6 +108,7 @@ def compose_line(asked: AskedCommand) -> str | None:
     moved = found.read or found.written
     if moved:
         start = start.replace("exec authz", "exec -T authz")
+        start = start.replace(f"run --rm {DOCTOR}", f"run --rm -T {DOCTOR}")
     where = f"-c {_container_path(config, folder)}"
     line = f"{start} {shlex.join(found.words)} {where}{found.read.rstrip()}{found.written}"
     return " ".join(line.split())

@@ -19,6 +19,7 @@ from authz.cli.common import (
     read_token_file,
     state_option,
 )
+from authz.config.addresses import AddressError, read_tcp
 from authz.config.load import Settings, load
 from authz.config.location import init_folder
 from authz.config.problems import ConfigError
@@ -37,6 +38,7 @@ examples:
   authz doctor authz.yaml
   authz doctor authz.yaml --token-file -           reads a token from standard input
   authz doctor deploy                              on the host of a folder of `authz init`
+  docker compose run --rm doctor                   there, all of it
   AUTHZ_TOKEN=… authz doctor authz.yaml --json
   authz doctor --outside https://mcp.example.com/files    what a hosted assistant sees; from
                                                    another network, without authz.yaml
@@ -85,6 +87,11 @@ exit status: 0 no problems, 1 problems, 2 asked wrongly (arguments or authz.yaml
     help="This machine reaches what Envoy reaches: a server that it cannot reach is a problem.",
 )
 @click.option(
+    "--gateway-at",
+    metavar="HOST:PORT",
+    help="Where the gateway is reached from here, asked under its public names.",
+)
+@click.option(
     "--outside",
     metavar="URL",
     help="Look at a server's public URL as an assistant on the Internet does, and at nothing else.",
@@ -103,6 +110,7 @@ def run(
     no_gateway: bool,
     no_servers: bool,
     beside_envoy: bool,
+    gateway_at: str | None,
     outside: str | None,
     private: bool,
 ) -> int:
@@ -114,6 +122,10 @@ def run(
         raise click.UsageError("--private is for --outside")
     tokens = [os.environ[TOKEN]] if os.environ.get(TOKEN) else []
     tokens += map(read_token_file, token_files)
+    try:
+        place = None if gateway_at is None else read_tcp("--gateway-at", gateway_at)
+    except AddressError as error:
+        raise click.UsageError(str(error)) from None
     settings, is_host = _load(config)
     folder = state or default_folder(config)
     beside = State(folder.absolute()).socket("admin")
@@ -127,6 +139,7 @@ def run(
         ask_servers=not no_servers,
         beside_envoy=beside_envoy,
         documents=None if no_documents else client_ids,
+        gateway_at=None if place is None else (place.host, place.port),
     )
     if is_host:
         findings = examine_host(settings, options)

@@ -60,6 +60,9 @@ _OTHER: Final = "it differs from what would be written now; remove it to have th
 @click.option("--issuer", metavar="URL", help="Of that Authelia, where FILE does not say.")
 @click.option("--internal", metavar="URL", help="How our networks reach that Authelia.")
 @click.option("--login", type=click.Choice(LOGINS), help="Of MCP clients (default: front_door).")
+@click.option(
+    "--replicas", type=int, metavar="N", help="Of the service that decides: 1 or 2 (default: 1)."
+)
 @click.option("--owner", metavar="UID:GID", help="Who the containers run as.")
 @click.option("--render", is_flag=True, help="Renew what authz.yaml implies.")
 @click.option("--yes", is_flag=True, help="Ask nothing, also on a terminal.")

@@ -5,9 +5,13 @@ file that is mounted alone a container keeps the old one when an editor puts a n
 place.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
+COMPOSE: Final = "docker-compose.yml"
+# Its service that reaches all that `authz doctor` asks.
+DOCTOR: Final = "doctor"
 NAME: Final = "authz.yaml"
 FOLDER: Final = "authz"
 ANSWERS: Final = "init.json"
@@ -38,3 +42,19 @@ def init_folder(folder: Path) -> Path | None:
     folder = folder.absolute()
     above = [folder.parent] if folder.name == FOLDER else []
     return next((each for each in (folder, *above) if (each / ANSWERS).is_file()), None)
+
+
+def has_service(compose: str, name: str) -> bool:
+    """Tell whether the text of a docker-compose.yml, as `authz init` writes it, has a service."""
+    services = re.split(r"^services:\s*$", compose, maxsplit=1, flags=re.MULTILINE)
+    section = re.split(r"^\w", services[-1], maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.search(rf"^  {re.escape(name)}:\s*$", section, re.MULTILINE)
+    return len(services) > 1 and found is not None
+
+
+def has_doctor(folder: Path) -> bool:
+    """Tell whether a folder of `authz init` has the service of `authz doctor`."""
+    try:
+        return has_service((folder / COMPOSE).read_text("utf-8"), DOCTOR)
+    except (OSError, ValueError):
+        return False

@@ -26,7 +26,10 @@ _WARNINGS: Final = frozenset({
 
 
 def examine(
-    settings: Settings, path: Path, clock: Callable[[], float] = time.time
+    settings: Settings,
+    path: Path,
+    clock: Callable[[], float] = time.time,
+    place: tuple[str, int] | None = None,
 ) -> Iterator[Finding]:
     """Look at the two files, at what Envoy serves, and at the authority of `authz init`.
 
@@ -34,6 +37,7 @@ def examine(
         settings: authz.yaml.
         path: of it.
         clock: seconds since the epoch.
+        place: host and port where Envoy is reached from here; None: as published or as it listens.
     """
     config = settings.config
     tls = host_tls(config, path)
@@ -52,7 +56,7 @@ def examine(
     if not faults:
         message = f"for {enumerated(found.names)} until {end:%Y-%m-%d} ({days} days)"
         yield ok(PART, "fits", message)
-    served = served_serial(*gateway_place(config, path), served_hosts(config)[0])
+    served = served_serial(*(place or gateway_place(config, path)), served_hosts(config)[0])
     if served not in {None, found.serial}:
         message = (
             f"Envoy serves another (serial {served}) than {quoted(str(certificate))} holds"

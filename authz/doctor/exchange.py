@@ -82,11 +82,14 @@ class Target:
         url: as authz.yaml spells URLs.
         socket: of Unix, in place of the URL's host and port.
         headers: besides those of HTTP.
+        place: host and port to connect to in place of the URL's, which stays the name that is asked
+            for (Host, SNI) and that the certificate must have.
     """
 
     url: str
     socket: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    place: tuple[str, int] | None = None
 
 
 async def exchange(
@@ -115,9 +118,7 @@ async def exchange(
         async with asyncio.timeout(seconds):
             try:
                 async with _client(target, seconds, verify) as client:
-                    request = client.build_request(
-                        method, target.url, headers=dict(target.headers), content=content
-                    )
+                    request = _request(client, target, method, content)
                     return await bounded.send(client, request, largest)
             except httpx.HTTPError as error:
                 raise ExchangeError(await _cause(target, error)) from error
@@ -129,6 +130,22 @@ async def exchange(
         raise ExchangeError(ExchangeFault.TOO_LARGE) from None
     except httpx.InvalidURL:
         raise ExchangeError(ExchangeFault.NO_NAME) from None
+
+
+def _request(
+    client: httpx.AsyncClient, target: Target, method: str, content: bytes | None
+) -> httpx.Request:
+    headers = dict(target.headers)
+    if target.place is None:
+        return client.build_request(method, target.url, headers=headers, content=content)
+    (host, port), url = target.place, split(target.url)
+    return client.build_request(
+        method,
+        httpx.URL(target.url).copy_with(host=host, port=port),
+        headers={**headers, "host": url.authority},
+        content=content,
+        extensions={"sni_hostname": url.host.strip("[]")},
+    )
 
 
 def _client(target: Target, seconds: float, verify: ssl.SSLContext | None) -> httpx.AsyncClient:
@@ -200,8 +217,9 @@ async def _connect(
     name = host if tls is not None else None
     if target.socket is not None:
         return await asyncio.open_unix_connection(target.socket, ssl=tls, server_hostname=name)
+    where, port = target.place or (host, url.port)
     return await asyncio.open_connection(
-        host, url.port, ssl=tls, server_hostname=name, limit=_HELLO * 4
+        where, port, ssl=tls, server_hostname=name, limit=_HELLO * 4
     )
 
 

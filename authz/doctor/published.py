@@ -44,17 +44,21 @@ _REACH: Final[Mapping[ExchangeFault, str]] = {
 _ELSEWHERE: Final = "; nothing is wrong if clients reach it where they are"
 
 
-async def examine(settings: Settings, authorities: Path | None = None) -> list[Finding]:
+async def examine(
+    settings: Settings, authorities: Path | None = None, place: tuple[str, int] | None = None
+) -> list[Finding]:
     """Ask the gateway.
 
     Args:
         settings: authz.yaml.
         authorities: a file of certificate authorities (PEM) to trust besides the system's; None
             for none.
+        place: host and port where the gateway is reached from here under its public names; None
+            where they lead to it.
     """
     gateway = settings.config.gateway.url
     try:
-        client = _Client(await asyncio.to_thread(_trust, authorities))
+        client = _Client(await asyncio.to_thread(_trust, authorities), place)
         await client.get(f"{gateway}{_METADATA}")
     except ExchangeError as error:
         return [_unreached(gateway, error.fault)]
@@ -71,8 +75,8 @@ async def examine(settings: Settings, authorities: Path | None = None) -> list[F
 class _Client:
     """Ask, several at a time."""
 
-    def __init__(self, trust: ssl.SSLContext) -> None:
-        self._trust = trust
+    def __init__(self, trust: ssl.SSLContext, place: tuple[str, int] | None) -> None:
+        self._trust, self._place = trust, place
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def get(self, url: str, method: str = "GET") -> BoundedResponse:
@@ -87,7 +91,7 @@ class _Client:
             headers["content-type"] = "application/json"
         async with self._places:
             return await exchange(
-                Target(url, headers=headers),
+                Target(url, headers=headers, place=self._place),
                 method=method,
                 content=content,
                 seconds=_SECONDS,

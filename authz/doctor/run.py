@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.load import Settings
-from authz.config.location import init_folder
+from authz.config.location import DOCTOR, has_doctor, init_folder
 from authz.config.secret_files import files_with_secrets
 from authz.core.catalogue import Sighting
 from authz.core.ledger import UnavailableError
@@ -31,7 +31,7 @@ from authz.doctor import (
     upstream_authorities,
 )
 from authz.doctor.finding import Finding, note, problem
-from authz.doctor.introspection import introspection_client
+from authz.doctor.introspection import introspection_client, unconfigured
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import RedisSightings
@@ -56,6 +56,8 @@ class DoctorOptions:
         ask_servers: whether the MCP servers are asked for their tools.
         beside_envoy: whether what this reaches is what Envoy reaches; else its admin socket says.
         documents: the metadata documents to fetch, empty for published ones; None for none at all.
+        gateway_at: host and port where the gateway is reached from here under its public names;
+            None where they lead to it.
     """
 
     path: Path
@@ -67,16 +69,29 @@ class DoctorOptions:
     ask_servers: bool = True
     beside_envoy: bool = False
     documents: tuple[str, ...] | None = None
+    gateway_at: tuple[str, int] | None = None
 
 
 def examine_host(settings: Settings, options: DoctorOptions) -> list[Finding]:
     """Return what can be seen where the containers' paths, names and sockets are not."""
     findings = list(files.examine(settings, options.path, options.admin))
-    service = "authz" if settings.config.front_door is None else "authz-pages"
-    fix = f"docker compose exec {service} authz doctor /etc/authz/authz.yaml"
-    rest = note("containers", "unseen", "what only containers can reach is not looked at", fix)
+    rest = note(
+        "containers",
+        "unseen",
+        "what only containers can reach is not looked at",
+        _line(settings, options),
+    )
     told = asyncio.run(_within(published.PART, _published(settings, options)))
     return [*findings, *_folder(settings, options), *told, rest]
+
+
+def _line(settings: Settings, options: DoctorOptions) -> str:
+    """Return the line that looks at the rest."""
+    folder = init_folder(options.path.parent)
+    if folder is not None and has_doctor(folder):
+        return f"docker compose run --rm {DOCTOR}"
+    service = "authz" if settings.config.front_door is None else "authz-pages"
+    return f"docker compose exec {service} authz doctor /etc/authz/authz.yaml"
 
 
 async def examine(
@@ -130,7 +145,7 @@ def _folder(settings: Settings, options: DoctorOptions) -> list[Finding]:
     findings = git_secrets.examine(folder, files_with_secrets(config))
     made = init_folder(folder)
     findings += [] if made is None else deployment_files.examine(settings, made)
-    findings += certificate.examine(settings, options.path)
+    findings += certificate.examine(settings, options.path, place=options.gateway_at)
     return findings + firewall.examine(folder, config.gateway.trusted_hops)
 
 
@@ -146,6 +161,7 @@ async def _issuer(
     async with introspection_client(settings) as introspection:
         if introspection is not None and found.metadata:
             findings += await introspection.examine(settings)
+        findings += unconfigured(settings.config)
         principals = []
         for number, text in enumerate(options.tokens, 1):
             one = await token.examine(text, settings, found.keys, clock(), introspection)
@@ -167,7 +183,8 @@ async def _published(settings: Settings, options: DoctorOptions) -> list[Finding
         return []
     folder = init_folder(options.path.parent)
     own = None if folder is None else folder / AUTHORITY
-    return await published.examine(settings, own if own is not None and own.is_file() else None)
+    authorities = own if own is not None and own.is_file() else None
+    return await published.examine(settings, authorities, options.gateway_at)
 
 
 async def _servers(

@@ -15,12 +15,11 @@ from typing import Final
 from authz.config import urls
 from authz.config.files import locked_folder, write_draft
 from authz.config.load import Settings, read, read_text
-from authz.config.location import ANSWERS, init_folder
+from authz.config.location import ANSWERS, COMPOSE, DOCTOR, has_service, init_folder
 from authz.config.value_types import SERVER_NAME
 from authz.config.yaml_edit import EditError, append_item, set_member
 from authz.setup.answers import AnswerError, SetupAnswers, from_json
 
-_COMPOSE: Final = "docker-compose.yml"
 _LONGEST_URL: Final = 2048
 
 
@@ -176,7 +175,7 @@ def _of_folder(folder: Path, new: NewServer) -> dict[Path, str]:
         raise AddServerError(str(error)) from None
     if now != said:
         found[answers] = now.to_json()
-    compose = folder / _COMPOSE
+    compose = folder / COMPOSE
     if _is_address(new.upstream) or not compose.exists():
         return found
     text, network = read_text(compose), f"mcp-{new.name}"
@@ -185,6 +184,8 @@ def _of_folder(folder: Path, new: NewServer) -> dict[Path, str]:
         # Not a part of another name: mcp-git of mcp-github.
         if re.search(rf"(?<![\w.-]){re.escape(network)}(?![\w.-])", text) is None:
             edited = append_item(edited, ("services", "envoy", "networks"), network)
+            if has_service(text, DOCTOR):
+                edited = append_item(edited, ("services", DOCTOR, "networks"), network)
             internal = {"internal": True}
             edited = set_member(edited, ("networks",), network, internal, braces=True)
     except EditError as error:

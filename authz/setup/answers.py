@@ -20,8 +20,8 @@ SAMPLES: Final = MappingProxyType(
 LOGINS: Final = ("front_door", "direct")
 # Names of services of the compose file, and paths of the front door.
 _TAKEN: Final = frozenset(
-    {"envoy", "authz", "authz-pages", "authelia", "redis", "tailscale"}
-    | {"prometheus", "alertmanager"}
+    {"envoy", "authz", "authz-2", "authz-pages", "authelia", "redis", "tailscale"}
+    | {"prometheus", "alertmanager", "doctor"}
     | {"authorize", "token", "revoke", "register"}
 )
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -79,6 +79,7 @@ class SetupAnswers:
     internal: str = "http://authelia:9091"
     uid: int = 65532
     gid: int = 65532
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used.
@@ -101,6 +102,8 @@ class SetupAnswers:
             _check("funnel", self.funnel, _DOMAIN, "the node's whole name, as mcp.tail1234.ts.net")
         if self.login not in LOGINS:
             raise AnswerError("login: write front_door or direct")
+        if self.replicas not in {1, 2}:
+            raise AnswerError("replicas: write 1 or 2")
         if self.port not in _PORTS:
             raise AnswerError("port: write 1 to 65535")
         if self.uid < 1 or self.gid < 1:
@@ -172,7 +175,7 @@ def from_json(text: str) -> dict[str, Any]:
         raise AnswerError(
             "init.json: it is not what authz init wrote; remove it, and say all again"
         )
-    numbers = {"port", "uid", "gid"}
+    numbers = {"port", "uid", "gid", "replicas"}
     for name, value in values.items():
         kind = int if name in numbers else _KINDS.get(name, str)
         if type(value) is not kind:

@@ -7,7 +7,7 @@ the answers: whoever changed it gets what the change implies.
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from secrets import token_hex
@@ -22,9 +22,10 @@ from authz.config import location
 from authz.config.key_files import new_private_key, public_half
 from authz.config.load import Settings, load
 from authz.config.schema import schema_text
+from authz.config.value_types import Unix
 from authz.envoy.files import BLIND, STATS_SOCKET, steps
 from authz.setup import secrets
-from authz.setup.answers import PORTAL, SetupAnswers
+from authz.setup.answers import PORTAL, SetupAnswers, from_json
 from authz.setup.authority import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -40,10 +41,12 @@ ANSWERS: Final = location.ANSWERS
 CONFIGURATION: Final = f"{location.FOLDER}/{location.NAME}"
 SCHEMA: Final = "authz.schema.json"
 _DOOR: Final = "secrets/front_door"
-_COMPOSE: Final = "docker-compose.yml"
 _ENVOY: Final = "envoy"
 _ENVOY_ADMIN: Final = "/tmp/envoy-admin.sock"  # noqa: S108 - a container's own
 # In the volume that Envoy and authz share.
+# The second replica of `authz serve` (docs/upgrade.md), and where Envoy asks it.
+REPLICA: Final = "authz-2"
+_REPLICA_SOCKET: Final = "/run/authz/replica-2.sock"
 # Below Envoy's mem_limit of the compose file, so that it sheds load before it is killed.
 _HEAP: Final = 1 << 30
 # What the containers of authz mount, by where the folder has authz.yaml.
@@ -104,11 +107,13 @@ def write_folder(
         OSError: where something cannot be read or written.
     """
     folder = Folder(root, answers.uid, answers.gid)
-    folder.put(ANSWERS, answers.to_json())
+    _answers(folder, answers)
     _secrets(folder, answers)
     password_file = _people(folder, answers, password) if answers.ours else None
     configuration = _configuration(root)
     values = {**_values(answers), "mounted": _MOUNTED[configuration]}
+    # An engine makes a folder of what is mounted and not there.
+    values["authority"] = (root / AUTHORITY).is_file()
     for name, template in _TEMPLATES.items():
         folder.put(configuration if name == CONFIGURATION else name, _text(template, values))
     if answers.ours:
@@ -123,6 +128,14 @@ def write_folder(
         folder.folder(f"data/{name}", private=True)
     stale = _derived(folder, configuration, render=render)
     return SetupResult(root, folder.outcomes, stale, password_file, _move(root))
+
+
+def _answers(folder: Folder, answers: SetupAnswers) -> None:
+    """Keep the answers; of those that are there `replicas` alone may become another one."""
+    if folder.put(ANSWERS, answers.to_json()) is FileOutcome.KEPT:
+        before = SetupAnswers(**from_json((folder.root / ANSWERS).read_text("utf-8")))
+        if replace(before, replicas=answers.replicas) == answers:
+            folder.renew(ANSWERS, answers.to_json())
 
 
 def _configuration(root: Path) -> str:
@@ -250,8 +263,11 @@ def _envoy(folder: Folder, settings: Settings, *, render: bool) -> tuple[str, ..
     """
     from authz.envoy import render as envoy  # noqa: PLC0415 - an extra; only this part needs it
 
-    where = envoy.Topology(admin=_ENVOY_ADMIN, stats=STATS_SOCKET, memory=_HEAP)
-    watches = _watches(folder.root / _COMPOSE)
+    compose = (folder.root / location.COMPOSE).read_text("utf-8")
+    # What runs says which replicas there are, not what `init` was told once.
+    replicas = (Unix(_REPLICA_SOCKET),) if location.has_service(compose, REPLICA) else ()
+    where = envoy.Topology(admin=_ENVOY_ADMIN, stats=STATS_SOCKET, memory=_HEAP, replicas=replicas)
+    watches = _watches(compose)
     texts = (envoy.render_watched if watches else envoy.render)(settings, where)
     names = {name: f"{_ENVOY}/{name}" for name in texts}
     if not render:
@@ -268,12 +284,12 @@ def _envoy(folder: Folder, settings: Settings, *, render: bool) -> tuple[str, ..
     return ()
 
 
-def _watches(compose: Path) -> bool:
+def _watches(compose: str) -> bool:
     """Tell whether Envoy is started so that it may watch its files.
 
     In a folder of an earlier release it is not: it would pass over what it does not know.
     """
-    return "--reject-unknown-dynamic-fields" in compose.read_text("utf-8")
+    return "--reject-unknown-dynamic-fields" in compose
 
 
 def _values(answers: SetupAnswers) -> dict[str, Any]:
@@ -290,6 +306,8 @@ def _values(answers: SetupAnswers) -> dict[str, Any]:
         "internal": answers.internal,
         "ours": answers.ours,
         "funnel": answers.funnel,
+        "authority": not answers.funnel,
+        "replicas": {"authz": ""} | ({REPLICA: _REPLICA_SOCKET} if answers.replicas > 1 else {}),
         "front_door": answers.login == "front_door",
         "servers": dict(answers.servers),
         "samples": answers.samples,

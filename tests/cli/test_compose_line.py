@@ -10,6 +10,8 @@ from authz.cli.tasks import COMMANDS
 
 EXEC = "docker compose exec authz authz"
 PIPED = "docker compose exec -T authz authz"
+DOCTOR = "docker compose run --rm doctor"
+DOCTOR_PIPED = "docker compose run --rm -T doctor"
 WHERE = "-c /etc/authz/authz.yaml"
 
 
@@ -44,10 +46,10 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("audit --verify --log lines", f"{PIPED} audit --verify --log /dev/stdin {WHERE} < lines"),
         ("explain authz.yaml --server files --token-file token",
          f"{PIPED} explain --server files --token-file - {WHERE} < token"),
-        ("tools files", f"{EXEC} tools files {WHERE}"),
-        ("tools files . --json", f"{EXEC} tools files --json {WHERE}"),
-        ("tools files --pin", f"{PIPED} tools files --pin -o - {WHERE} > files.pins.json"),
-        ("tools files --pin -o a.json", f"{PIPED} tools files --pin -o - {WHERE} > a.json"),
+        ("tools files", f"{DOCTOR} tools files {WHERE}"),
+        ("tools files . --json", f"{DOCTOR} tools files --json {WHERE}"),
+        ("tools files --pin", f"{DOCTOR_PIPED} tools files --pin -o - {WHERE} > files.pins.json"),
+        ("tools files --pin -o a.json", f"{DOCTOR_PIPED} tools files --pin -o - {WHERE} > a.json"),
         ("check-config", f"docker compose run --rm authz check-config {WHERE}"),
         ("serve", "docker compose up -d"),
         ("pages", "docker compose up -d"),
@@ -84,6 +86,21 @@ def test_what_works_here_says_none(
     """No line where the host can do it, or where a container could not either."""
     assert main(shlex.split(typed)) in ({0, 1} if status is None else {status})
     assert "docker compose exec authz authz" not in capsys.readouterr().err, folder
+
+
+def test_doctor_says_the_line_of_its_own_service(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There alone everything is reached; a folder of an earlier release has no such service."""
+    words = ["doctor", "--no-gateway", "--no-documents"]
+    main(words)
+    assert "docker compose run --rm doctor" in capsys.readouterr().out, folder
+    monkeypatch.setattr("authz.doctor.run.has_doctor", lambda _: False)
+    monkeypatch.setattr("authz.cli.compose_line.has_doctor", lambda _: False)
+    main(words)
+    assert "docker compose exec authz-pages authz doctor" in capsys.readouterr().out
+    assert main(["tools", "files"]) != 0
+    assert f"{EXEC} tools files {WHERE}" in capsys.readouterr().err
 
 
 def test_every_command_was_tried_here() -> None:

@@ -143,7 +143,7 @@ def test_the_host_of_containers_is_looked_at(
     assert main(["doctor", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "git has no secret in the clear" in out
-    assert "docker compose exec authz-pages authz doctor /etc/authz/authz.yaml" in out
+    assert "docker compose run --rm doctor" in out
 
     run(["git", "add", "-f", "secrets"], cwd=tmp_path, check=True)
     assert main(["doctor", str(tmp_path / "authz.yaml"), "--json"]) == 1

@@ -75,6 +75,24 @@ def look(files: CertificateFiles, change: Change | None = None, *, trusted: bool
     return asyncio.run(both())
 
 
+def test_a_gateway_is_asked_under_its_name_where_it_is_reached(tmp_path: Path) -> None:
+    """At another address and port: Host, SNI and the certificate's name are those of its URL."""
+    named = write_certificates(tmp_path, ["mcp.example.test"])
+    url = "https://mcp.example.test"
+
+    async def both(answers_for: str) -> list[Finding]:
+        found: dict[str, Any] = {}
+        tls = ServingCertificate(named.certificate, named.key)
+        async with serve(answer(found), Address(), tls) as port:
+            text = TEXT.replace("https://127.0.0.1:{port}", answers_for).format()
+            settings = read(text, "authz.yaml", {}, secrets=False)
+            found |= right(settings)
+            return await published.examine(settings, named.authority, ("127.0.0.1", port))
+
+    assert diagnoses(asyncio.run(both(url))) == ["issuer", "found"]
+    assert problems(asyncio.run(both("https://other.example.test"))) == ["other_name"]
+
+
 def test_a_sound_gateway_has_no_findings_but_good_ones(files: CertificateFiles) -> None:
     """Documents and challenge, to the letter."""
     assert diagnoses(look(files)) == ["issuer", "found"]

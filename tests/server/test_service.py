@@ -347,6 +347,7 @@ def test_a_new_password_of_redis_costs_no_decision(
             service.signal(signal.SIGHUP)
             while not service.events("reloaded"):
                 answers.append(service.check(asking(token)))
+            redis.command("ACL", "LOG", "RESET")
             redis.command("ACL", "SETUSER", "svc", "<old")
             answers += [service.check(asking(token)) for _ in range(50)]
             assert all(each.allowed for each in answers)
@@ -360,6 +361,8 @@ def test_a_new_password_of_redis_costs_no_decision(
                 lambda: 'authz_limiter_mode{mode="redis"} 1.0' in service.get("/metrics")[1],
                 "Redis to count",
             )
+            # No part of the service came with the old one any more.
+            assert redis.command("ACL", "LOG") == []
 
 
 # --- drain ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from ruamel.yaml import YAML
 
+from authz.config import location
 from authz.config.compile import DEFAULT_LIMITS
 from authz.config.load import load
 from authz.config.problems import ConfigError
@@ -30,6 +31,7 @@ VARIANTS = {
     "one name": SetupAnswers(domain="n.tail1.ts.net", funnel="n.tail1.ts.net", one_name=True),
     "direct": replace(ANSWERS, login="direct"),
     "theirs": replace(ANSWERS, issuer_url="https://login.home.example.com"),
+    "two replicas": replace(ANSWERS, replicas=2),
     "own servers": replace(
         ANSWERS, servers={"git": "http://git-mcp:8080/mcp", "notes": "http://n/x"}
     ),
@@ -264,14 +266,89 @@ def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: SetupAnswer
 
 
 def test_an_mcp_server_shares_a_network_with_envoy_alone(tmp_path: Path) -> None:
-    """Each has its own, which nobody else is on."""
+    """Each has its own, which nobody else is on but doctor, while somebody runs it."""
     copy_written(tmp_path)
     services = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())["services"]
     for name in ANSWERS.servers:
         members = [
             each for each, service in services.items() if f"mcp-{name}" in service["networks"]
         ]
-        assert members == ["envoy", name]
+        assert members == ["envoy", name, "doctor"]
+
+
+def test_a_second_replica_is_the_first_once_more(tmp_path: Path) -> None:
+    """With the same bounds, secrets and networks; the first alone writes Envoy's files."""
+    copy_written(tmp_path, VARIANTS["two replicas"])
+    services = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())["services"]
+    first, second = services["authz"], services["authz-2"]
+
+    different = {name for name in first | second if first.get(name) != second.get(name)}
+    assert different == {"command", "volumes"}
+    assert set(second["volumes"]) == set(first["volumes"]) - {"./envoy:/etc/envoy"}
+    assert second["command"][-2:] == ["--check", "unix:/run/authz/replica-2.sock"]
+    assert {"authz", "authz-2"} <= services["envoy"]["depends_on"].keys()
+    assert endpoints(tmp_path) == ["/run/authz/check.sock", "/run/authz/replica-2.sock"]
+    jobs = YAML(typ="safe").load((tmp_path / "prometheus/prometheus.yml").read_text())
+    assert jobs["scrape_configs"][0]["static_configs"] == [
+        {"targets": ["authz:9464", "authz-2:9464"]}
+    ]
+
+
+def test_a_folder_gets_its_second_replica_later(tmp_path: Path) -> None:
+    """As docs/upgrade.md has it; Envoy asks no replica that the compose file does not have."""
+    copy_written(tmp_path)
+    write_folder(tmp_path, replace(ANSWERS, replicas=2), None, render=True)
+    assert json.loads((tmp_path / "init.json").read_text())["replicas"] == 2
+    assert endpoints(tmp_path) == ["/run/authz/check.sock"]  # the compose file is the person's
+
+    (tmp_path / "docker-compose.yml").unlink()
+    write_folder(tmp_path, replace(ANSWERS, replicas=2), None, render=True)
+    assert endpoints(tmp_path) == ["/run/authz/check.sock", "/run/authz/replica-2.sock"]
+
+    before = (tmp_path / "init.json").read_text()
+    write_folder(tmp_path, replace(ANSWERS, port=444), None, render=True)
+    assert (tmp_path / "init.json").read_text() == before
+
+
+def endpoints(folder: Path) -> list[str]:
+    """Return where Envoy asks for decisions."""
+    text = (folder / "envoy/clusters.yaml").read_text()
+    clusters = {each["name"]: each for each in YAML(typ="safe").load(text)["resources"]}
+    (locality,) = clusters["authz"]["load_assignment"]["endpoints"]
+    addresses = [each["endpoint"]["address"] for each in locality["lb_endpoints"]]
+    return [each["pipe"]["path"] for each in addresses]
+
+
+@pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
+def test_doctor_runs_when_asked_and_has_no_secret_that_it_does_not_need(
+    tmp_path: Path, answers: SetupAnswers
+) -> None:
+    """It has what `authz serve` reads of secrets, mounts nothing to write, and listens nowhere."""
+    copy_written(tmp_path, answers)
+    services = YAML(typ="safe").load((tmp_path / "docker-compose.yml").read_text())["services"]
+    doctor = services["doctor"]
+
+    assert (doctor["profiles"], doctor["restart"]) == (["doctor"], "no")
+    assert doctor["secrets"] == services["authz"]["secrets"]
+    assert doctor["read_only"] is True
+    assert doctor["cap_drop"] == ["ALL"]
+    assert all(each.endswith(":ro") for each in doctor["volumes"])
+    assert not any("secrets" in each and "tls.crt" not in each for each in doctor["volumes"])
+    assert "ports" not in doctor
+    assert "doctor" not in {
+        need for each in services.values() for need in each.get("depends_on", ())
+    }
+
+
+def test_a_doctor_is_found_among_services_alone(tmp_path: Path) -> None:
+    """Not in a comment, a network or a member of another service."""
+    copy_written(tmp_path)
+    assert location.has_doctor(tmp_path)
+    for text in ("", "services:\n  authz:\n    doctor:\n", "services: {}\nnetworks:\n  doctor:\n",
+                 "networks:\n  doctor:\nservices:\n  #  doctor:\n"):  # fmt: skip
+        assert not location.has_service(text, "doctor")
+    assert location.has_service("services:\n  a: {}\n\n  doctor:\n    x: 1\n", "doctor")
+    assert not location.has_doctor(tmp_path / "nowhere")
 
 
 def test_the_certificate_is_for_both_names_and_its_authority_for_the_domain_alone(
