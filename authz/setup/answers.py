@@ -102,12 +102,7 @@ class SetupAnswers:
             _check("funnel", self.funnel, _DOMAIN, "the node's whole name, as mcp.tail1234.ts.net")
         if self.login not in LOGINS:
             raise AnswerError("login: write front_door or direct")
-        if self.replicas not in {1, 2}:
-            raise AnswerError("replicas: write 1 or 2")
-        if self.port not in _PORTS:
-            raise AnswerError("port: write 1 to 65535")
-        if self.uid < 1 or self.gid < 1:
-            raise AnswerError("owner: root is nobody to run as; write UID:GID of somebody else")
+        _numbers(self)
         if not self.servers:
             raise AnswerError("server: name one, as notes=http://notes:8000/mcp")
         for name, upstream in self.servers.items():
@@ -188,6 +183,15 @@ def _one_name(answers: SetupAnswers) -> None:
         raise AnswerError("one-name: it is for the Authelia that the folder brings")
     if PORTAL in answers.servers:
         raise AnswerError(f"server: {PORTAL} is where the portal is; take another name")
+
+
+def _numbers(answers: SetupAnswers) -> None:
+    if answers.replicas not in {1, 2}:
+        raise AnswerError("replicas: write 1 or 2")
+    if answers.port not in _PORTS:
+        raise AnswerError("port: write 1 to 65535")
+    if answers.uid < 1 or answers.gid < 1:
+        raise AnswerError("owner: root is nobody to run as; write UID:GID of somebody else")
 
 
 def _server(name: object, upstream: object) -> None:
