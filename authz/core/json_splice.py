@@ -11,8 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.core.detail import Detail
-from authz.core.strict_json import StrictJsonError, document_text, value_reader
+from authz.core.strict_json import (
+    StrictJsonError,
+    check_work,
+    document_text,
+    piece_reader,
+)
 
+# Characters of the first piece in which a value is looked for, and those from which on it is asked
+# first what reading costs.
+_PIECE: Final = 4096
+_LONG: Final = 64 * 1024
+# Nanoseconds, as `strict_json` estimates them, for one value: nothing else runs meanwhile.
+_MAX_VALUE_WORK: Final = 100_000_000
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")  # RFC 8259, section 2
 
 # Reads the value of a member that begins at an index, and returns where it ends; None leaves the
@@ -48,7 +59,7 @@ class JsonText:
             StrictJsonError: as `strict_json.loads`, for what it sees before it reads.
         """
         self.text: Final = document_text(data, max_depth=max_depth, max_work=max_work)
-        self._read: Final = value_reader(self.text)
+        self._read: Final = piece_reader(self.text)
 
     def start(self) -> int:
         """Return where the document's value begins."""
@@ -70,10 +81,32 @@ class JsonText:
     def value(self, at: int) -> tuple[object, int]:
         """Return the value at an index, and where it ends.
 
+        It is read in one go, in which the interpreter does nothing else, so it is looked for in
+        pieces that grow.
+
         Raises:
-            StrictJsonError: where it is no strict JSON.
+            StrictJsonError: where it is no strict JSON, or where reading it alone takes too long.
         """
-        return self._read(at)
+        length = _PIECE
+        while at + length < len(self.text):
+            piece = self.text[at : at + length]
+            self._check(piece)
+            try:
+                found, end = self._read(piece, 0)
+            except StrictJsonError as error:
+                if error.detail is not Detail.NOT_JSON:
+                    raise
+            else:
+                if end < length:  # else a number may go on
+                    return found, at + end
+            length *= 2
+        self._check(self.text[at:])
+        return self._read(self.text, at)
+
+    @staticmethod
+    def _check(piece: str) -> None:
+        if len(piece) >= _LONG:
+            check_work(piece, _MAX_VALUE_WORK)
 
     def object(self, at: int, enter: Enter) -> tuple[frozenset[str], int]:
         """Read an object, and return the names of its members and where it ends.

@@ -114,8 +114,34 @@ def value_reader(text: str) -> Callable[[int], tuple[object, int]]:
 
     It raises StrictJsonError as `loads`, for what is seen as a value is read.
     """
+    return partial(piece_reader(text), text)
+
+
+def piece_reader(text: str) -> Callable[[str, int], tuple[object, int]]:
+    """Return what reads values of a text in pieces of it, as `value_reader`.
+
+    Of a value that the piece cuts off it says NOT_JSON, and of a cut number it reads a part.
+    """
     # A lone surrogate can only be written as an escape: its bytes are no UTF-8.
-    return partial(_read_value, _DECODERS["\\u" in text], text)
+    return partial(_read_value, _DECODERS["\\u" in text])
+
+
+def check_work(text: str, max_work: int) -> None:
+    """Refuse a text that takes too long to read in one go, wherever it begins and ends.
+
+    Args:
+        text: a piece of a document; strings that it cuts may count as structure.
+        max_work: as of `loads`.
+
+    Raises:
+        TooMuchWorkError: where it would take longer.
+    """
+    data = text.encode()
+    for outside in (data, _outside_strings(data)):
+        structure = outside.translate(_BRACKETS, delete=_NO_STRUCTURE)
+        if _estimate(structure, outside, len(data)) <= max_work:
+            return
+    raise TooMuchWorkError(Detail.TOO_MUCH_WORK)
 
 
 def _read_value(decoder: json.JSONDecoder, text: str, at: int) -> tuple[object, int]:
@@ -173,18 +199,7 @@ def _check_structure(outside: bytes, length: int, max_depth: int, max_work: int)
         TooMuchWorkError, TooDeepError: for either.
     """
     structure = outside.translate(_BRACKETS, delete=_NO_STRUCTURE)
-    exponents = structure.count(b"e")
-    if exponents:
-        exponents -= outside.count(b"true") + outside.count(b"false")
-    work = (
-        length * _PER_BYTE
-        + structure.count(b"(") * _PER_CONTAINER
-        + structure.count(b":") * _PER_MEMBER
-        + structure.count(b",") * _PER_COMMA
-        + structure.count(b".") * _PER_POINT
-        + exponents * _PER_EXPONENT
-        + outside.translate(_DIGITS).count(_RUN) * _PER_RUN
-    )
+    work = _estimate(structure, outside, length)
     if work > max_work:
         raise TooMuchWorkError(Detail.TOO_MUCH_WORK)
     depth = 0
@@ -193,6 +208,22 @@ def _check_structure(outside: bytes, length: int, max_depth: int, max_work: int)
         if depth > max_depth:
             raise TooDeepError(Detail.TOO_DEEP)
         depth -= 1
+
+
+def _estimate(structure: bytes, outside: bytes, length: int) -> int:
+    """Return what reading takes in nanoseconds, by the structural characters outside of strings."""
+    exponents = structure.count(b"e")
+    if exponents:
+        exponents -= outside.count(b"true") + outside.count(b"false")
+    return (
+        length * _PER_BYTE
+        + structure.count(b"(") * _PER_CONTAINER
+        + structure.count(b":") * _PER_MEMBER
+        + structure.count(b",") * _PER_COMMA
+        + structure.count(b".") * _PER_POINT
+        + exponents * _PER_EXPONENT
+        + outside.translate(_DIGITS).count(_RUN) * _PER_RUN
+    )
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:

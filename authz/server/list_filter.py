@@ -7,7 +7,7 @@ reaches a client but as `ListMessage.filtered` returns it (tests/server/test_lis
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
@@ -88,8 +88,8 @@ class ListFilter:
         # Bytes of all responses that are not whole yet, and of those by server.
         self.held = 0
         self.held_of: Final = Counter[str]()
-        # One at a time: they would only take one another's time.
-        self.thread: Final = asyncio.Lock()
+        # One at a time of each server: they would only take one another's time, not another's.
+        self.threads: Final = defaultdict[str, asyncio.Lock](asyncio.Lock)
 
     def open(self) -> "ListResponse":
         """Begin a response."""
@@ -213,7 +213,7 @@ class _MessageFilter:
             self._see(found, observer, tools)
             shown = self._show(found)
         else:
-            async with self._of.thread:
+            async with self._of.threads[self._server.name]:
                 found, observer, tools = await asyncio.to_thread(self._read, message)
                 self._see(found, observer, tools)
                 shown = await asyncio.to_thread(self._show, found)

@@ -1373,6 +1373,15 @@ LIST_FILTER = (
         "if self._found and self._shared is not None:", "if False:", (*_LISTING, *_LIST_FILTER),
     ),
     Defence(
+        "Reading one value of a list stops no decision for long", "authz/core/json_splice.py",
+        "_check", "check_work(piece, _MAX_VALUE_WORK)", "pass", ("tests/core/test_json_splice.py",),
+    ),
+    Defence(
+        "A long list of one server does not wait for another's", "authz/server/list_filter.py",
+        "filtered", "async with self._of.threads[self._server.name]:",
+        'async with self._of.threads[""]:', _LIST_FILTER,
+    ),
+    Defence(
         "A server that never ends its lists stops no other", "authz/server/list_filter.py",
         "_hold", "if length and of.held_of[server] > MAX_HELD_OF_SERVER:", "if False:",
         _LIST_FILTER,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.detail import Detail
 from authz.core.json_splice import Element, JsonText, cuts
 from authz.core.strict_json import MAX_DEPTH, MAX_WORK, StrictJsonError, loads
 
@@ -136,3 +137,51 @@ def test_the_text_of_no_document(document: bytes) -> None:
         return
     with pytest.raises(StrictJsonError):
         read_array(json_text(document))
+
+
+@pytest.mark.parametrize(
+    "length", [n + d for n in (4096, 8192, 65536, 131072) for d in range(-3, 4)]
+)
+@pytest.mark.parametrize("unit", ["a", "\u00e9", "\\u00e9"])
+def test_a_long_value_is_read_whole(length: int, unit: str) -> None:
+    """Wherever the pieces end in which it is looked for, within an escape too."""
+    string = f'"{unit * ((length - 2) // len(unit))}"'.ljust(length - 1, " ")
+    document = f"[{string},[7,{string}],1]".encode()
+    first, second, last = read_array(json_text(document))
+    value = json.loads(string)
+    assert (first.value, second.value, last.value) == (value, [7, value], 1)
+    assert json_text(document).raw(second) == f"[7,{string}]".encode()
+
+
+@pytest.mark.parametrize(
+    ("inner", "detail"),
+    [
+        ('{"a":1,"a":2}', Detail.DUPLICATE_MEMBER),
+        ("[1,]", Detail.NOT_JSON),
+        ("[1}", Detail.NOT_JSON),
+        ("NaN", Detail.NOT_FINITE),
+        ('{"\\ud800":1}', Detail.LONE_SURROGATE),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 5000, 70_000])
+def test_what_is_wrong_with_a_long_value_is_told(inner: str, detail: Detail, before: int) -> None:
+    """As of a short one."""
+    document = f'[["{"a" * before}",{inner}],"{"b" * 9000}"]'.encode()
+    with pytest.raises(StrictJsonError) as caught:
+        read_array(json_text(document))
+    assert caught.value.detail is detail
+
+
+@pytest.mark.attack("hostile-tool-list")
+def test_no_single_value_takes_long() -> None:
+    """While one value is read nothing else runs: its work is bounded, that of many is not."""
+    part = "[" + "[]," * 10_000 + "0]"
+    bounds = {"max_depth": MAX_DEPTH, "max_work": 10**9}
+    every = f"[{','.join([part] * 60)}]"
+    assert len(read_array(JsonText(every.encode(), **bounds))) == 60
+    with pytest.raises(StrictJsonError) as caught:
+        read_array(JsonText(f"[{every}]".encode(), **bounds))
+    assert caught.value.detail is Detail.TOO_MUCH_WORK
+    # What a string says is no structure.
+    text = json.dumps(every)
+    assert read_array(JsonText(f"[{text}]".encode(), **bounds))[0].value == every

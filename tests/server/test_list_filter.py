@@ -364,6 +364,38 @@ def test_a_server_that_never_ends_its_lists_stops_no_other(
     asyncio.run(asked())
 
 
+@pytest.mark.attack("huge-tool-list")
+def test_a_long_list_of_one_server_does_not_wait_for_anothers(world: ListWorld) -> None:
+    """They are read in threads of their own; lists of one server one after the other."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def read(self, server: str, _: object) -> tuple[ToolDefinition, ...]:
+            if server == "files":
+                begun.set()
+                assert go_on.wait(30)
+            return ()
+
+        def see(self, *_: object) -> None:
+            pass
+
+    world.observer = Slow()
+    long = chunk(listed(*(f"read_{number:0200}" for number in range(200))), ended=True)
+
+    async def asked() -> None:
+        slow, other = world.filter.open(), world.filter.open()
+        await slow.answer(head())
+        await other.answer(head(server="notes"))
+        first = asyncio.create_task(slow.answer(long))
+        await asyncio.to_thread(begun.wait, 30)
+        await other.answer(long)
+        assert not first.done()
+        go_on.set()
+        await first
+
+    asyncio.run(asked())
+
+
 @pytest.mark.parametrize("status", ["400", "404", "503"])
 def test_a_refusal_in_plain_text_passes(world: ListWorld, status: str) -> None:
     """Clients of 2025-11-25 begin a new session at a 404; its text is no list."""
