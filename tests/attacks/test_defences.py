@@ -53,6 +53,7 @@ _TOKENS = (
     "tests/tokens/test_verifier.py",
 )
 _LEDGER = ("tests/ledger/test_contract.py",)
+_ONE_NAME = ("tests/envoy/live/test_one_name_live.py",)
 _STREAMS = (
     "tests/core/test_exchanges.py",
     "tests/config/test_budgets.py",
@@ -445,6 +446,32 @@ OTHERS = (
         "No cookie, token or origin goes on to a server", "authz/envoy/render/routes.py",
         "_NOT_FOR_SERVERS", '("authorization", "cookie", "origin", CLIENT_ADDRESS)',
         "(CLIENT_ADDRESS,)", ("tests/envoy/live/test_headers_live.py",),
+    ),
+    Defence(
+        "Cookies of pages and portal stay apart", "authz/envoy/render/cookies.py", "_SCRIPT",
+        'if cookie ~= "" and is_ours == KEEPS_OURS then', 'if cookie ~= "" then', _ONE_NAME,
+    ),
+    Defence(
+        "What a server answers runs nowhere", "authz/envoy/render/response_headers.py",
+        "upstream_filters", 'own = ((FROM_SERVER, "1"), *INERT)', 'own = ((FROM_SERVER, "1"),)',
+        (*_ONE_NAME, "tests/envoy/live/test_responses_live.py"),
+    ),
+    Defence(
+        "A browser is shown no answer of a server", "authz/envoy/render/routes.py", "gateway_host",
+        "                data_only(path, server.name),\n", "", _ONE_NAME,
+    ),
+    Defence(
+        "The portal's path is nobody else's", "authz/config/lint/deployment.py", "_one_name",
+        "if [path[1:]] == [each.lower() for each in first]:", "if False:",
+        ("tests/config/test_lint.py",),
+    ),
+    Defence(
+        "The portal is not where the gateway's own pages are", "authz/config/lint/deployment.py",
+        "_one_name", "if path[1:] in RESERVED:", "if False:", ("tests/config/test_lint.py",),
+    ),
+    Defence(
+        "The route that was judged is the one that is taken", "authz/envoy/render/cookies.py",
+        "apart_cookies", "Lua(clear_route_cache=False)", "Lua()", _ONE_NAME,
     ),
     Defence(
         "An underscore is no dash", "authz/envoy/render/listener.py", "_manager",
