@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from authz.config import urls
 from authz.config.model import IssuerConfig
 from authz.config.problems import quoted, shown
 from authz.doctor.finding import Finding, enumerated, note, ok, problem, warning
@@ -136,7 +137,9 @@ def _unreadable(issuer: IssuerConfig, error: IssuerError, responses: ResponseRec
         message = f"{where} redirects; documents are not fetched from elsewhere"
         return problem(PART, "redirect", message, _FORWARDED)
     message = f"{where} has no metadata: {error.detail}"
-    return problem(PART, "no_metadata", message, _ADDRESS)
+    path = urls.split(issuer.url).path
+    fix = f"write server.address: 'tcp://:9091{path}' in Authelia's configuration, or {_ADDRESS}"
+    return problem(PART, "no_metadata", message, fix if path else _ADDRESS)
 
 
 def _is_tls(error: BaseException | None) -> bool:

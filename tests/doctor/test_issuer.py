@@ -117,6 +117,17 @@ def test_no_metadata(answer: tuple[int, bytes], diagnosis: str) -> None:
     assert problems(examine(answering(answer)).findings) == [diagnosis]
 
 
+@pytest.mark.parametrize("path", ["", "/auth"])
+def test_an_authelia_that_does_not_know_its_path(path: str) -> None:
+    """It answers with its page, as to whatever it does not know: the line that is missing there is
+    named.
+    """
+    found = examine(answering((200, b"<html>")), url=f"https://mcp.example.test{path}")
+
+    fix = the(found.findings, "no_metadata").fix
+    assert ("server.address: 'tcp://:9091/auth'" in fix) == bool(path)
+
+
 @pytest.mark.parametrize("ahead", [120.0, -120.0])
 def test_clock_skew(ahead: float) -> None:
     """A clock that differs by more than issuer.leeway is told by how much, and which way."""
