@@ -17,7 +17,7 @@ if find_spec("authz_demo") is None:
     install = "pip install --no-index --no-deps --no-build-isolation -e demo"
     pytest.exit(f"demo/ is not installed here: make setup (or only this: .venv/bin/{install})", 4)
 
-from tests.support.needs import NEEDS, forbid_programs, needs
+from tests.support.needs import LONGEST, NEEDS, forbid_programs, needs
 
 settings.register_profile("authz", deadline=None)
 # `--hypothesis-profile=long`: thirty times as many examples, for a long run by hand.
@@ -71,10 +71,12 @@ def _fixtures(item: pytest.Function) -> Iterator[object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files first that start programs: they wait, and a long one would end alone."""
+    """Put the longest files first, then those that start programs: they wait for them."""
     markers = {each: {mark.name for mark in each.iter_markers()} for each in items}
     live = {each.path for each in items if markers[each] & NEEDS}
-    items.sort(key=lambda each: each.path not in live)
+    first = [Path(__file__).parent / name for name in LONGEST]
+    rank = {path: place for place, path in enumerate(first)}
+    items.sort(key=lambda each: (rank.get(each.path, len(rank)), each.path not in live))
     if config.getoption("unit"):
         left_out = {each for each in items if markers[each] & {*NEEDS, "slow"}}
         config.hook.pytest_deselected(items=[each for each in items if each in left_out])
