@@ -232,7 +232,7 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
     "AuthzForgedTokens": [
         Firing({refusals(each): growth(5)}, 13, {})
         for each in (
-            *("token_invalid", "token_malformed", "token_wrong_kind"),
+            *("token_invalid", "token_malformed", "token_opaque", "token_wrong_kind"),
             *("audience_mismatch", "foreign_client", "session_of_another"),
         )
     ],
