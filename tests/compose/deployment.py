@@ -144,6 +144,12 @@ class ComposeDeployment:
         )
         self.until_healthy(service)
 
+    def kill_worker(self, service: str) -> None:
+        """Kill one of the workers of a service, whose parent starts it anew."""
+        options = ("--pid=host", "--user=0:0", "--cap-add=KILL")
+        parent = str(self.state(service)["State"]["Pid"])
+        assert self._python("none", _KILL, parent, options=options), "there are no workers"
+
     def until_healthy(self, *services: str) -> None:
         """Wait until the engine calls services healthy."""
         self.until(lambda: all(map(self._healthy, services)), f"{services} to be healthy")
@@ -198,6 +204,15 @@ class ComposeDeployment:
         _same_owner(issuer)
 
 
+# Kill the last child of a process; print whether there was one.
+_KILL: Final = """
+import glob, os, sys
+tasks = glob.glob(f"/proc/{sys.argv[1]}/task/*/children")
+children = [child for task in tasks for child in open(task).read().split()]
+if children:
+    os.kill(int(children[-1]), 9)
+print("true" if children else "false")
+"""
 _SERVICE: Final = "com.docker.compose.service"
 
 

@@ -5,8 +5,12 @@ The rules are those of `authz init`, but that they wait no minutes (`ComposeDepl
 
 import asyncio
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -14,9 +18,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.compose import caller
-from tests.compose.deployment import RECEIVER, ComposeDeployment
+from tests.compose.deployment import DOMAIN, RECEIVER, ComposeDeployment
 from tests.compose.images import SAMPLES
 from tests.compose.test_prometheus import query
+from tests.support.certificates import made
 
 # A selector with its matchers, or a name alone.
 _SELECTOR: Final = re.compile(
@@ -67,16 +72,20 @@ class AlertReceiver:
         return {each["labels"]["alertname"]: each for each in found if each["status"] == "firing"}
 
     def until_told(self, *names: str) -> None:
-        """Wait until somebody was told of alerts."""
+        """Wait until alerts fire, and somebody was told of each."""
+        missing = set(names)
+
+        def is_told() -> bool:
+            firing = query(self.deployment, 'ALERTS{alertstate="firing"}')
+            now = {each["metric"]["alertname"] for each in firing}
+            missing.clear()
+            missing.update(set(names) - (self.alerts().keys() & now))
+            return not missing
+
         try:
-            self.deployment.until(lambda: self.alerts().keys() >= set(names), "messages")
+            self.deployment.until(is_told, "messages")
         except AssertionError as error:
-            missing = set(names) - self.alerts().keys()
-            firing = query(self.deployment, "ALERTS")
-            words = [
-                f"{each['metric']['alertname']} {each['metric']['alertstate']}" for each in firing
-            ]
-            raise AssertionError(f"nobody was told of {missing}; there are {words}") from error
+            raise AssertionError(f"nobody was told of {sorted(missing)}") from error
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +148,50 @@ async def _forged(deployment: ComposeDeployment, number: int) -> None:
     for _ in range(number):
         answer = await caller.once(deployment, "notes", "forged")
         assert answer.status_code == httpx.codes.UNAUTHORIZED
+
+
+def test_a_worker_that_dies_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """One of two, by a signal from outside."""
+    deployment.kill_worker("authz")
+
+    told.until_told("AuthzRestarts")
+
+
+def test_an_authz_yaml_with_an_error_is_told(
+    deployment: ComposeDeployment, told: AlertReceiver
+) -> None:
+    """It is looked at by itself, and refused."""
+    configuration = deployment.folder / "authz/authz.yaml"
+    text = configuration.read_text("utf-8")
+    configuration.write_text(f"{text}\nnot a field: 1\n", "utf-8")
+    try:
+        told.until_told("AuthzReloadRefused")
+    finally:
+        configuration.write_text(text, "utf-8")
+
+
+def test_certificates_are_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """One without its key, which Envoy does not take; then a pair for ten days."""
+    folder = deployment.folder / "secrets/tls"
+    chain, key = folder / "tls.crt", folder / "tls.key"
+    before = {path: path.read_bytes() for path in (chain, key)}
+    now = datetime.now(UTC)
+    names = (f"mcp.{DOMAIN}", f"auth.{DOMAIN}")
+    short = made(*names, lives=(now - timedelta(days=1), now + timedelta(days=10)))
+    try:
+        _replace(chain, short.pem)
+        told.until_told("AuthzCertificateRefused")
+        _replace(key, short.key_pem)
+        told.until_told("AuthzCertificateEnds")
+    finally:
+        for path, content in before.items():
+            _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Rename a file into place, with the owner and mode of the one before."""
+    status, new = path.stat(), path.with_suffix(".new")
+    new.write_bytes(content)
+    new.chmod(stat.S_IMODE(status.st_mode))
+    os.chown(new, status.st_uid, status.st_gid)
+    new.replace(path)
