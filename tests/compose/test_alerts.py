@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -103,6 +104,18 @@ def told(deployment: ComposeDeployment) -> Iterator[AlertReceiver]:
         deployment.engine.run("rm", "-f", name, check=False)
 
 
+@contextmanager
+def stopped(deployment: ComposeDeployment, *services: str) -> Iterator[None]:
+    """Keep services stopped."""
+    containers = [deployment.container(each) for each in services]
+    deployment.engine.run("stop", "-t", "0", *containers)
+    try:
+        yield
+    finally:
+        deployment.engine.run("start", *containers)
+        deployment.until_healthy(*services)
+
+
 @pytest.mark.parametrize("job", ["envoy", "alertmanager"])
 def test_all_that_tells_something_is_scraped(deployment: ComposeDeployment, job: str) -> None:
     """Envoy by way of authz, and who tells people."""
@@ -195,3 +208,51 @@ def _replace(path: Path, content: bytes) -> None:
     new.chmod(stat.S_IMODE(status.st_mode))
     os.chown(new, status.st_uid, status.st_gid)
     new.replace(path)
+
+
+def test_a_server_that_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """By its name: Envoy cannot connect to it."""
+    _, token = asyncio.run(caller.log_in(deployment, "notes", "2026-07-28"))
+    with stopped(deployment, "notes"):
+        asyncio.run(_in_vain(deployment, token))
+        told.until_told("AuthzServerFails")
+
+    assert told.alerts()["AuthzServerFails"]["labels"]["envoy_cluster_name"] == "mcp_notes"
+
+
+async def _in_vain(deployment: ComposeDeployment, token: str) -> None:
+    calls = (caller.once(deployment, "notes", token) for _ in range(12))
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        waited = isinstance(answer, httpx.TimeoutException)
+        assert waited or (
+            isinstance(answer, httpx.Response) and answer.status_code != httpx.codes.UNAUTHORIZED
+        )
+
+
+def test_files_that_envoy_refuses_are_told(
+    deployment: ComposeDeployment, told: AlertReceiver
+) -> None:
+    """An address to listen on that is not its own."""
+    configuration = deployment.folder / "authz/authz.yaml"
+    text = configuration.read_text("utf-8")
+    try:
+        configuration.write_text(text.replace("listen: 0.0.0.0:", "listen: 192.0.2.1:"), "utf-8")
+        told.until_told("AuthzEnvoyNotUpdated")
+    finally:
+        configuration.write_text(text, "utf-8")
+
+
+def test_what_is_away_is_told(deployment: ComposeDeployment, told: AlertReceiver) -> None:
+    """The pages, Redis, Authelia and Envoy; authz that starts without them; and authz itself."""
+    authz = deployment.container("authz")
+    with stopped(deployment, "authz-pages", "redis", "authelia", "envoy"):
+        told.until_told("AuthzPagesDown", "AuthzCountsWithoutRedis", "AuthzEnvoyDown")
+        # Keys are fetched at the start; another try would be minutes away.
+        deployment.engine.run("restart", "-t", "1", authz)
+        told.until_told("AuthzIssuerAway", "AuthzKeysOld")
+        deployment.engine.run("stop", "-t", "1", authz)
+        try:
+            told.until_told("AuthzDown")
+        finally:
+            deployment.engine.run("start", authz)
+    deployment.until_healthy("authz")
