@@ -398,6 +398,18 @@ def test_redis_users_are_digests(tmp_path: Path) -> None:
     assert users.count("acl|load") == 1
 
 
+def test_redis_lets_authz_run_what_a_script_of_the_ledger_calls(tmp_path: Path) -> None:
+    """Every command of every script: one that is missing is refused in the middle of a script."""
+    copy_written(tmp_path)
+    users = (tmp_path / "secrets/redis_users").read_text()
+    (allowed,) = (line for line in users.splitlines() if line.startswith("user authz "))
+    scripts = [path.read_text() for path in (ROOT / "authz").rglob("*.lua")]
+    called = {name.lower() for text in scripts for name in re.findall(r"call\('(\w+)'", text)}
+
+    assert "zadd" in called
+    assert called <= {word[1:] for word in allowed.split() if word.startswith("+")}
+
+
 def test_redis_refuses_rather_than_forgets(tmp_path: Path) -> None:
     """What a full Valkey of the folder does is what the embedded one is tested to do."""
     copy_written(tmp_path)
