@@ -26,7 +26,8 @@ examples:
   authz add-server github http://github-mcp:8000/mcp --dry-run --json
 
 Comments and order of authz.yaml stay. In a folder of `authz init` the compose file gets the network
-that the server shares with Envoy. A configuration with an error is not written.
+that the server shares with Envoy, and Authelia's file the audience, unless somebody has edited it.
+A configuration with an error is not written.
 """
 _RULES: Final = (
     "say who may use it: without rules everybody who can log in may call all of its tools"
@@ -81,6 +82,7 @@ def _json(done: AddedServer, new: NewServer, *, dry_run: bool) -> dict[str, obje
         "upstream": new.upstream,
         "replaced": done.replaced,
         "files": [str(path) for path in done.texts],
+        "restart": list(done.restarts),
         "dry_run": dry_run,
         "warnings": [problem.to_json() for problem in done.settings.warnings],
         "next": list(_next(done, new)),
@@ -111,5 +113,8 @@ def _next(done: AddedServer, new: NewServer) -> Iterator[str]:
             f" $(docker network ls -qf name=_{done.network}$) {container}"
         )
     yield "authz takes it within seconds, and Envoy follows: docker compose logs authz"
-    if not done.replaced:
+    if done.restarts:
+        services = " ".join(done.restarts)
+        yield f"docker compose restart {services}    for the new audience; nothing else has to be"
+    elif not done.replaced:
         yield "authz init --render; docker compose restart authelia    it learns the new audience"

@@ -16,9 +16,11 @@ from authz.config import urls
 from authz.config.files import locked_folder, write_draft
 from authz.config.load import Settings, read, read_text
 from authz.config.location import ANSWERS, COMPOSE, DOCTOR, has_service, init_folder
+from authz.config.problems import ConfigError
 from authz.config.value_types import SERVER_NAME
 from authz.config.yaml_edit import EditError, append_item, set_member
 from authz.setup.answers import AnswerError, SetupAnswers, from_json
+from authz.setup.write import AUTHELIA_CLIENTS, authelia_clients
 
 _LONGEST_URL: Final = 2048
 
@@ -61,6 +63,7 @@ class AddedServer:
         network: the network that it shares with Envoy; empty outside of an `init` folder.
         folder: the `init` folder; None outside.
         replaced: whether it was there, and has another upstream now.
+        restarts: the services of the compose file that have to be started anew.
     """
 
     settings: Settings
@@ -69,6 +72,7 @@ class AddedServer:
     network: str = ""
     folder: Path | None = None
     replaced: bool = False
+    restarts: tuple[str, ...] = ()
 
 
 def add_server(
@@ -116,7 +120,8 @@ def _check_words(new: NewServer) -> None:
 def _planned(file: Path, new: NewServer, env: Mapping[str, str], *, replaces: bool) -> AddedServer:
     _check_words(new)
     text = read_text(file)
-    servers = read(text, str(file), env, secrets=False).config.servers
+    before = read(text, str(file), env, secrets=False)
+    servers = before.config.servers
     there = servers.get(new.name)
     if there is not None and not replaces:
         raise AddServerError(
@@ -144,11 +149,34 @@ def _planned(file: Path, new: NewServer, env: Mapping[str, str], *, replaces: bo
     if folder is None:
         return AddedServer(settings, url, {file: edited}, replaced=there is not None)
     texts = _of_folder(folder, new)
+    authelia = _of_authelia(folder, before, settings)
     network = "" if _is_address(new.upstream) else f"mcp-{new.name}"
     # authz.yaml last: a service that watches it takes it at once.
     return AddedServer(
-        settings, url, {**texts, file: edited}, network, folder, replaced=there is not None
+        settings,
+        url,
+        {**texts, **authelia, file: edited},
+        network,
+        folder,
+        replaced=there is not None,
+        restarts=("authelia",) if authelia else (),
     )
+
+
+def _of_authelia(folder: Path, before: Settings, after: Settings) -> dict[Path, str]:
+    """Return what Authelia has to know of now, where its file is as `authz init` wrote it.
+
+    What somebody has written into it stays: that is told instead (`AddedServer.restarts`).
+    """
+    path = folder / AUTHELIA_CLIENTS
+    try:
+        there = read_text(path)
+    except (ConfigError, OSError):
+        return {}
+    text = authelia_clients(folder, after)
+    if there != authelia_clients(folder, before) or there == text:
+        return {}
+    return {path: text}
 
 
 def _is_address(upstream: str) -> bool:

@@ -40,6 +40,7 @@ from authz.setup.folder import OWNER, FileOutcome, Folder
 ANSWERS: Final = location.ANSWERS
 CONFIGURATION: Final = f"{location.FOLDER}/{location.NAME}"
 SCHEMA: Final = "authz.schema.json"
+AUTHELIA_CLIENTS: Final = "authelia/authz.yml"
 _DOOR: Final = "secrets/front_door"
 _ENVOY: Final = "envoy"
 _ENVOY_ADMIN: Final = "/tmp/envoy-admin.sock"  # noqa: S108 - a container's own
@@ -174,6 +175,12 @@ def compose_text(answers: SetupAnswers, here: str = ".") -> str:
     return _text("docker-compose.yml", {**_values(answers), "here": here})
 
 
+def authelia_clients(root: Path, settings: Settings) -> str:
+    """Return what Authelia has to know in a folder: its `AUTHELIA_CLIENTS`, all of it derived."""
+    # In the container the key is elsewhere than here.
+    return implied(settings.config, door_key=public_half(root / _DOOR)).yaml()
+
+
 def rules_text(answers: SetupAnswers) -> str:
     """Return prometheus/rules.yml: the alerts of a deployment."""
     return _text("rules.yml", _values(answers))
@@ -248,9 +255,7 @@ def _derived(folder: Folder, configuration: str, *, render: bool) -> tuple[str, 
     settings = load(folder.root / configuration, {}, secrets=False)
     texts = dict[str, str]()
     texts[str(Path(configuration).with_name(SCHEMA))] = schema_text()
-    # In the container the key is elsewhere than here.
-    door_key = public_half(folder.root / _DOOR)
-    texts["authelia/authz.yml"] = implied(settings.config, door_key=door_key).yaml()
+    texts[AUTHELIA_CLIENTS] = authelia_clients(folder.root, settings)
     put = folder.renew if render else folder.put
     stale = [name for name, text in texts.items() if put(name, text) is FileOutcome.KEPT]
     return (*_envoy(folder, settings, render=render), *stale)

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.cli.main import main
+from authz.config.key_files import make_key
 from authz.config.load import load
 from authz.config.problems import ConfigError
 from authz.setup import add_server as module
 from authz.setup.add_server import AddServerError, NewServer, add_server
 from authz.setup.answers import SetupAnswers
-from authz.setup.write import compose_text
+from authz.setup.write import authelia_clients, compose_text
 
 TEXT = """\
 # mine, with a remark
@@ -205,6 +206,38 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space"):
         add_server(path, NEW, {}, replaces=False, dry_run=False)
     assert snapshot(tmp_path) == before
+
+
+def test_authelia_is_told_in_an_init_folder_unless_its_file_was_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `authz init --render` would write is written, and that Authelia alone is started anew
+    said; what somebody wrote into the file stays, and the line that renders it is told.
+    """
+    path = init_folder(tmp_path)
+    door = tmp_path / "secrets" / "front_door"
+    door.parent.mkdir()
+    make_key(door)
+    path.write_text(TEXT.replace("servers:", f"front_door: {{key_file: {door}}}\nservers:"))
+    clients = tmp_path / "authelia" / "authz.yml"
+    clients.parent.mkdir()
+    clients.write_text(authelia_clients(tmp_path, load(path, {}, secrets=False)))
+
+    assert main(["add-server", "github", NEW.upstream, str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["restart"] == ["authelia"]
+    assert str(clients) in said["files"]
+    assert any(each.startswith("docker compose restart authelia ") for each in said["next"])
+    assert clients.read_text() == authelia_clients(tmp_path, load(path, {}, secrets=False))
+    assert clients.read_text().count("https://mcp.example.com/github") == 2  # both clients of ours
+
+    edited = f"{clients.read_text()}# mine\n"
+    clients.write_text(edited)
+    assert main(["add-server", "mail", "http://mail:8000/mcp", str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["restart"] == []
+    assert any(each.startswith("authz init --render;") for each in said["next"])
+    assert clients.read_text() == edited
 
 
 def test_the_command_says_what_it_did_and_what_remains(
