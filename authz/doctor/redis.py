@@ -188,10 +188,6 @@ def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
         yield ("EXPIRE", own, 1)
         yield ("HGET", keys.revocations, b"doctor")
         yield ("HLEN", keys.revocations)
-        yield ("ZADD", own, 0, b"-")
-        yield ("ZRANGE", own, 0, 0)
-        yield ("ZREMRANGEBYSCORE", own, 0, 0)
-        yield ("ZREMRANGEBYRANK", own, 0, 0)
         yield ("SCAN", 0, "MATCH", own, "COUNT", 1)
         yield ("DEL", own)
 

@@ -8,6 +8,7 @@ reads the record, never the request, nor the list of a person's approvals, which
 import re
 import secrets
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from authz.core.approval import ApprovalKey
@@ -26,7 +27,8 @@ LIFETIME: Final = 600  # seconds since the call was last refused, as links have
 APPROVED: Final = 300
 DECLINED: Final = 120
 _REQUEST: Final = re.compile(rb"([A-Za-z0-9_-]{22}) [0-9]{1,3} ([!-~]+)")
-_LISTED: Final = re.compile(rb"([0-9a-f]{32,96}) ([!-~]+)")
+_NAME: Final = re.compile(rb"[0-9a-f]{32,96}")
+_LISTED: Final = re.compile(rb"([0-9]{1,15}) ([!-~]+)")
 
 
 _KEEP: Final = load_script("authz.ledger", "keep_approval_request.lua")
@@ -142,7 +144,8 @@ class ApprovalRequests:
         values: list[bytes | str | int] = [
             encode_approval(at, approved=approved),
             lifetime * 1000,
-            f"{name} {listed}" if listed else "",
+            name,
+            listed,
             MOST_LISTED,
         ]
         if step_up is not None:
@@ -157,22 +160,23 @@ class ApprovalRequests:
         It is what the list says of the approvals that are there; an approval given by an earlier
         release is not in it.
         """
-        found = await self._command("ZRANGE", self._keys.approvals_of(person), 0, -1, "REV")
-        matches = (_LISTED.fullmatch(each) for each in found)
-        # One that was given again stands twice; the later is the first.
-        listed = dict[str, str]()
-        for match in matches:
-            if match is not None:
-                listed.setdefault(match[1].decode(), match[2].decode())
+        found = await self._command("HGETALL", self._keys.approvals_of(person))
+        matches = {name: _LISTED.fullmatch(value) for name, value in found.items()}
+        listed = {
+            name.decode(): match
+            for name, match in matches.items()
+            if match is not None and _NAME.fullmatch(name)
+        }
         if not listed:
             return ()
         keys = [self._keys.approval_of_name(name) for name in listed]
         records = await self._command("MGET", *keys)
-        return tuple(
-            LiveApproval(name, sealed)
-            for (name, sealed), record in zip(listed.items(), records, strict=True)
+        live = [
+            (int(match[1]), LiveApproval(name, match[2].decode()))
+            for (name, match), record in zip(listed.items(), records, strict=True)
             if is_approval(record)
-        )
+        ]
+        return tuple(each for _, each in sorted(live, key=itemgetter(0), reverse=True))
 
     async def end(self, name: str) -> None:
         """End an approval; nothing where it is none any more."""

@@ -44,10 +44,7 @@ AUDIT_COMMANDS: Final = (
     *("lpush", "ltrim", "lrange", "expire", "hget"),
 )
 # What the front door and its scripts run besides; SCAN for `authz clients`.
-FRONT_DOOR_COMMANDS: Final = (
-    *("get", "del", "expire", "hget", "hlen", "scan"),
-    *("zadd", "zrange", "zremrangebyscore", "zremrangebyrank"),
-)
+FRONT_DOOR_COMMANDS: Final = ("get", "del", "expire", "hget", "hlen", "scan")
 
 # The wheel is built with the C library's allocator. glibc hands out free chunks that are not in a
 # thread's cache first in, first out: among a million keys each object of a Lua call then lies on
