@@ -80,7 +80,7 @@ def test_a_line_is_read_out_of_a_collectors_object(
     assert find_request([json.dumps(envelope).encode()], "r1").decision == found
 
 
-@pytest.mark.parametrize("how", COLLECTED["collected"].keys() - UNKNOWN)
+@pytest.mark.parametrize("how", sorted(COLLECTED["collected"].keys() - UNKNOWN))
 def test_a_line_is_read_as_real_collectors_give_it_back(how: str) -> None:
     """Whatever they put around it; recorded."""
     line = COLLECTED["collected"][how].encode()
@@ -90,7 +90,7 @@ def test_a_line_is_read_as_real_collectors_give_it_back(how: str) -> None:
     assert find_request([line], record["request_id"]).decision is not None
 
 
-@pytest.mark.parametrize("how", UNKNOWN)
+@pytest.mark.parametrize("how", sorted(UNKNOWN))
 def test_what_cannot_be_read_is_told_to_be_there(how: str) -> None:
     """Of an id in such a line it is said which form to take."""
     line = COLLECTED["collected"][how].encode()
