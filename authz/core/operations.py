@@ -129,7 +129,7 @@ def _referred(params: Mapping[str, object]) -> tuple[Operation, ...]:
     if "{" not in found.name or found.kind is not OperationKind.RESOURCE:
         return (found,)
     try:
-        filled = expand(found.name, _given(params))
+        filled = expand(found.name, _given(params), _MAX_URI)
     except ValueError:  # lone surrogates, too
         raise LooseUriError from None
     if filled == found.name:
@@ -148,13 +148,13 @@ def _given(params: Mapping[str, object]) -> dict[str, str]:
     ):
         raise UnreadableOperationError
     name, value = argument.get("name"), argument.get("value")
-    if not (isinstance(name, str) and isinstance(value, str)) or not unmistakable(before.keys()):
+    if not (isinstance(name, str) and isinstance(value, str)):
         raise UnreadableOperationError
     # A server may go by either.
     if before.get(name, value) != value:
         raise UnreadableOperationError
     found = {**before, name: value}
-    if not all(isinstance(each, str) for each in found.values()):
+    if not unmistakable(found.keys()) or not all(isinstance(each, str) for each in found.values()):
         raise UnreadableOperationError
     return {each: text for each, text in found.items() if text}
 

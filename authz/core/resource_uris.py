@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address
+from itertools import accumulate
 from typing import Final
 from unicodedata import normalize
 from urllib.parse import quote, unquote_to_bytes
@@ -80,19 +81,32 @@ def is_strict_template(text: str) -> bool:
     return _SCHEME.match(text) is not None and is_strict_uri(_EXPRESSION.sub("x", text))
 
 
-def expand(template: str, values: Mapping[str, str]) -> str:
+def expand(template: str, values: Mapping[str, str], longest: int) -> str:
     """Return a template with the values that are known; what is not known stays an expression.
 
     Values keep their slashes and other reserved characters, as a server that replaces text keeps
     them: the strictest reading, where dot segments show.
 
+    Args:
+        template: a strict one.
+        values: by name.
+        longest: characters that all values have at most, each as often as it is named.
+
     Raises:
-        ValueError: where a value is to be cut, which servers do or do not.
+        ValueError: where a value is to be cut, which servers do or do not, or they are too long:
+            a template may name one of a megabyte a thousand times.
     """
+    named_values = (
+        values.get(name, "")
+        for expression in _EXPRESSION.finditer(template)
+        for name in _names(expression[2])
+    )
+    if any(total > longest for total in accumulate(map(len, named_values))):
+        raise ValueError("values that are too long")
 
     def filled(expression: re.Match[str]) -> str:
         operator, specs = expression.groups()
-        names = [spec.removesuffix("*").partition(":")[0] for spec in specs.split(",")]
+        names = _names(specs)
         if operator not in _OPERATORS or values.keys().isdisjoint(names):
             return expression.group()
         if ":" in specs:
@@ -106,6 +120,11 @@ def expand(template: str, values: Mapping[str, str]) -> str:
         return first + between.join(found)
 
     return _EXPRESSION.sub(filled, template)
+
+
+def _names(specs: str) -> list[str]:
+    """Return the names of an expression, without what says how their values are put."""
+    return [spec.removesuffix("*").partition(":")[0] for spec in specs.split(",")]
 
 
 def is_pattern(text: str) -> bool:

@@ -4,7 +4,6 @@ Invariant: a body counts only whole, within its bound and uncompressed, and litt
 bound is ever held. How long it may take is the caller's to bound.
 """
 
-import re
 from collections.abc import AsyncIterable, Container
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,7 +11,8 @@ from typing import Final
 import httpx
 
 _UNCOMPRESSED: Final = "identity"
-_UTF8: Final = re.compile(r"\s*charset=(utf-?8|\"utf-?8\")\s*;?\s*")
+_UTF8: Final = frozenset(f"charset={name}" for name in ("utf-8", "utf8", '"utf-8"', '"utf8"'))
+_BLANKS: Final = " \t"
 
 
 def media_type(content_type: str) -> str:
@@ -29,7 +29,7 @@ def is_utf8(content_type: str) -> bool:
     parameters = content_type.partition(";")[2].lower()
     if "charset" not in parameters:
         return True
-    return _UTF8.fullmatch(parameters) is not None
+    return parameters.strip(_BLANKS).removesuffix(";").rstrip(_BLANKS) in _UTF8
 
 
 class BoundedReadError(Exception):

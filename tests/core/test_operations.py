@@ -226,6 +226,17 @@ def test_a_completion_of_a_template_is_judged_as_its_arguments_fill_it_in(
 
 @pytest.mark.attack("resources")
 @pytest.mark.parametrize(
+    "uri", ["note://x{" + ",".join(["a"] * 3000) + "}", "note://x" + "{a}" * 2000]
+)
+@pytest.mark.parametrize("length", [100, 8192, 1 << 19])
+def test_a_template_that_grows_is_not_filled_in(uri: str, length: int) -> None:
+    """Three thousand times a megabyte would be all the memory there is: refused before."""
+    body = filled(uri, {"name": "a", "value": "x" * length})
+    assert reason(body, ROOMS) is Reason.RESOURCE_NOT_ALLOWED
+
+
+@pytest.mark.attack("resources")
+@pytest.mark.parametrize(
     ("argument", "context"),
     [
         ({"name": "id", "value": "", "Value": "secret"}, {}),
@@ -235,6 +246,7 @@ def test_a_completion_of_a_template_is_judged_as_its_arguments_fill_it_in(
         ({"name": "id", "value": "a"}, {"arguments": {"id": "b"}}),
         ({"name": "id", "value": ""}, {"arguments": {"room": ["secret"]}}),
         ({"name": "id", "value": ""}, {"arguments": {"room": "a", "Room": "secret"}}),
+        ({"name": "Room", "value": "secret"}, {"arguments": {"room": "a"}}),
         ({"name": "id", "value": ""}, {"Arguments": {"room": "secret"}}),
         ({"name": "id", "value": ""}, {"arguments": []}),
         ({"name": "id", "value": ""}, []),

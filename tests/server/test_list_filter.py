@@ -317,6 +317,16 @@ def test_a_list_may_say_that_it_is_utf8(world: ListWorld, media: str) -> None:
 
 
 @pytest.mark.attack("list-unfiltered")
+@pytest.mark.parametrize(
+    "parameters", ["charset=utf-8" + " " * 60_000 + "x", "x" + ";" * 60_000 + "charset=utf-8"]
+)
+def test_a_long_type_costs_no_time(world: ListWorld, parameters: str) -> None:
+    """It is refused at a glance: no pattern looks at sixty thousand blanks from each of them."""
+    with pytest.raises(ListError):
+        world.run(head(f"application/json; {parameters}"), chunk(listed("other"), ended=True))
+
+
+@pytest.mark.attack("list-unfiltered")
 def test_what_clients_decode_otherwise_does_not_pass(world: ListWorld) -> None:
     """Both official Python SDKs decode events by the charset: these bytes are a list to them."""
     event = b"+AGQ-ata: " + listed("read_a", "other") + b"\n\n"

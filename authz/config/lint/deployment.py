@@ -26,13 +26,6 @@ def _issuer(config: Config) -> Iterator[Fault]:
             "Envoy is to serve the portal and does not know where it is",
             "write issuer.internal, for example http://authelia:9091",
         )
-    if issuer.internal is not None and urls.split(issuer.internal).path.strip("/"):
-        yield error(
-            ("issuer", "internal"),
-            "the path is that of issuer.url, which Authelia's server.address names too",
-            "write scheme, host and port only, for example http://authelia:9091",
-            ("issuer", "url"),
-        )
     if config.shares_origin:
         yield from _one_name(config)
     if issuer.keys.max_age < issuer.keys.refresh:
@@ -70,6 +63,13 @@ def _one_name(config: Config) -> Iterator[Fault]:
                 "give the portal another path, or the server another name",
                 ("servers", name),
             )
+    if config.issuer.internal is not None and urls.split(config.issuer.internal).path:
+        yield error(
+            ("issuer", "internal"),
+            "Authelia has the path of issuer.url itself, as its server.address says",
+            "write scheme, host and port only, for example http://authelia:9091",
+            where,
+        )
 
 
 def _tls(config: Config) -> Iterator[Fault]:

@@ -33,7 +33,12 @@ function envoy_on_request(handle)
   end
   headers:remove("cookie")
   for each in table.concat(sent, ";"):gmatch("[^;]+") do
-    local cookie = each:match("^%%s*(.-)%%s*$")
+    -- No pattern for blanks at the end: it would look at each run of blanks again and again.
+    local first, last = each:find("[^ \t]") or 1, #each
+    while last >= first and (each:byte(last) == 32 or each:byte(last) == 9) do
+      last = last - 1
+    end
+    local cookie = each:sub(first, last)
     local is_ours = cookie:sub(1, #OURS):lower() == OURS:lower()
     if cookie ~= "" and is_ours == KEEPS_OURS then
       kept[#kept + 1] = cookie

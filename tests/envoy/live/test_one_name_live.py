@@ -225,6 +225,20 @@ def test_cookies_of_several_headers_stay_apart(one: Gateway) -> None:
     assert one.servers["issuer"].arrived[0].values("cookie") == [f"{SESSION}; b=c"]
 
 
+@pytest.mark.attack("one-name", "cookies")
+def test_blanks_in_cookies_cost_no_time(one: Gateway) -> None:
+    """Thirty thousand, within a cookie, alone and at its end: a worker of Envoy does not stand
+    still, which it would for seconds if each were looked at from every other.
+    """
+    blanks = " " * 9000
+    sent = f"{SESSION}; a={blanks}b;{blanks};{blanks}c=d"
+    for _ in range(8):
+        one.send("GET", "/auth/", ("Cookie", sent))
+
+    got = [each.values("cookie") for each in one.servers["issuer"].arrived]
+    assert got == [[f"{SESSION}; a={blanks}b; c=d"]] * 8
+
+
 def test_a_browser_with_many_cookies_is_served(one: Gateway) -> None:
     """As many as the pages set at most reach them, and none the portal, which reads 4 KiB."""
     many = "; ".join(f"__Host-authz-tx-{n:02}={'x' * 3900}" for n in range(6))
