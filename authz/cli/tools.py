@@ -73,7 +73,8 @@ examples:
   authz tools files --diff                         what differs from what was approved
   authz tools files --pin --by anna                approve all that is listed now
   authz tools files --pin --tool read_file         approve one, and keep the others
-  authz tools files --pin -o - > pins/files.json   where the configuration cannot be written
+  authz tools files --pin -o - > new && mv new pins/files.json
+                                                   where the configuration cannot be written
 The server is asked without any identity, from where this runs; where that fails, what the workers
 saw last is shown. Characters outside of ASCII are shown as escapes: what looks alike may differ.
 exit status: 0 done, 1 failed or (--diff) something differs, 2 asked wrongly
