@@ -1182,8 +1182,7 @@ LOG_IN = (
     ),
     Defence(
         "What a server needs is not left out", "authz/login/protocol/authorization.py",
-        "leave_out", "unwanted.intersection(request.optional) & target.optional(scopes)",
-        "unwanted.intersection(request.optional)",
+        "leave_out", "    if needed:\n", "    if False:\n",
         ("tests/login/protocol/test_leave_out.py",),
     ),
     Defence(

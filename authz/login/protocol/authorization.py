@@ -217,11 +217,23 @@ def leave_out(
 
     Args:
         request: by the rules of now (`revalidate`).
-        unwanted: what the person has left out; what cannot be left out stays.
+        unwanted: what the person has left out; what the page had no box for stays.
         target: the server of the request, by the rules of now.
+
+    Raises:
+        OAuthError: where the server has come to need what was left out.
     """
     scopes = frozenset(request.scopes)
-    gone = unwanted.intersection(request.optional) & target.optional(scopes)
+    gone = unwanted.intersection(request.optional)
+    needed = gone - target.optional(scopes)
+    if needed:
+        raise OAuthError(
+            "invalid_scope",
+            f"what the server {target.name} needs has changed meanwhile "
+            f"({' '.join(sorted(needed))}); connect again",
+            server=target.name,
+            scopes=needed,
+        )
     return replace(
         request,
         scopes=tuple(sorted(scopes - gone)),
