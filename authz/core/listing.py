@@ -39,6 +39,7 @@ MAX_ELEMENTS: Final = 10_000
 _WORK_PER_BYTE: Final = 100
 # MCP 2026-07-28, `CacheableResult`: whether a client may show a result to other people, too.
 _CACHE_SCOPE: Final = "cacheScope"
+_CACHE_LIFETIME: Final = "ttlMs"
 _PRIVATE: Final = "private"
 
 
@@ -265,6 +266,9 @@ class ListMessage:
             return None
         names, end = self._json.object(at, self._enter_list)
         _check_names(names, {*self._lists, _CACHE_SCOPE})
+        # A client may take one that may be kept, and does not say for whom, for a public one.
+        if _CACHE_LIFETIME in names and _CACHE_SCOPE not in names:
+            self._shared = (at + 1, at + 1, f'"{_CACHE_SCOPE}":"{_PRIVATE}",')
         return end
 
     def _enter_list(self, name: str, at: int) -> int | None:

@@ -177,6 +177,10 @@ def test_a_filtered_list_is_private(said: bytes) -> None:
     found = ListMessage(body % said, EVERY).filtered(lambda _, name: name == "a").body
     assert found == b'{"result":{ "cacheScope" :"private", "tools":[{"name":"a"}],"ttlMs":1}}'
     assert ListMessage(found, EVERY).filtered(lambda *_: True).body is found
+    silent = b'{"result":{ "ttlMs":1,"tools":[{"name":"a"},{"name":"b"}]}}'
+    found = ListMessage(silent, EVERY).filtered(lambda _, name: name == "a").body
+    assert found == b'{"result":{"cacheScope":"private", "ttlMs":1,"tools":[{"name":"a"}]}}'
+    assert ListMessage(found, EVERY).filtered(lambda *_: True).body is found
     other = b'{"result":{"contents":[],"cacheScope":%s}}' % said
     assert ListMessage(other, EVERY).filtered(lambda *_: True).body is other
 

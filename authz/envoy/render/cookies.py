@@ -5,7 +5,8 @@ cookie has `Path=/`, and the prefix `__Host-` of ours demands that path (RFC 626
 4.1.3.2). So Envoy takes out of each request what is not for where it goes. Authelia besides reads
 4 KiB of headers, and would answer 431 to a browser with two log-ins under way.
 
-Invariant: no cookie of the one reaches the other, and none a MCP server, whatever a browser sends
+Invariant: where Envoy serves the portal, no cookie of the one reaches the other, and none an MCP
+server, whatever a browser sends
 (tests/envoy/live/test_one_name_live.py).
 """
 
