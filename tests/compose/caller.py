@@ -21,6 +21,15 @@ async def log_in(
     deployment: ComposeDeployment, server: str, mode: str
 ) -> tuple[dict[str, Any], str]:
     """Let the official client log in, with TOTP; return what `whoami` says, and its token."""
+    told, storage = await log_in_to_stay(deployment, server, mode)
+    assert storage.tokens is not None
+    return told, storage.tokens.access_token
+
+
+async def log_in_to_stay(
+    deployment: ComposeDeployment, server: str, mode: str
+) -> tuple[dict[str, Any], MemoryTokenStorage]:
+    """Do the same; return what `whoami` says, and all that the client keeps."""
     url = f"{deployment.gateway}/{server}"
     storage = MemoryTokenStorage(None)  # it knows the URL and nothing else: it registers itself
     async with deployment.network.browser() as browser:
@@ -32,8 +41,17 @@ async def log_in(
             result = await client.call_tool("whoami", {})
     assert len(login.opened) == 1
     assert not result.is_error
+    return dict(result.structured_content or {}), storage
+
+
+async def refresh(deployment: ComposeDeployment, storage: MemoryTokenStorage) -> httpx.Response:
+    """Ask for new tokens, as a client does whose access token has expired."""
     assert storage.tokens is not None
-    return dict(result.structured_content or {}), storage.tokens.access_token
+    assert storage.client_info is not None
+    form = {"grant_type": "refresh_token", "refresh_token": storage.tokens.refresh_token}
+    form["client_id"] = storage.client_info.client_id
+    async with _client(deployment) as http:
+        return await http.post(f"{deployment.gateway}/token", data=form)
 
 
 @dataclass(slots=True)
