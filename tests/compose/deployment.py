@@ -193,6 +193,12 @@ class ComposeDeployment:
         told = f"  - name: person\n    webhook_configs: [{{url: 'http://{RECEIVER}:8080/'}}]"
         _edit(self.folder / "alertmanager/alertmanager.yml", "  - name: person", told)
         _edit(self.folder / "alertmanager/alertmanager.yml", "group_wait: 30s", "group_wait: 1s")
+        # An alert that fired while all this started would be told again after five minutes only.
+        _edit(
+            self.folder / "alertmanager/alertmanager.yml",
+            "group_interval: 5m",
+            "group_interval: 2s",
+        )
         if find_spec("authz.server.worker_pool") is not None:
             _edit(self.folder / "authz/authz.yaml", "service: {", "service: {workers: 2, ")
         self.probe_often()
