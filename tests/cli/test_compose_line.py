@@ -88,6 +88,7 @@ def test_what_works_here_says_none(
     assert "docker compose exec authz authz" not in capsys.readouterr().err, folder
 
 
+@pytest.mark.process
 def test_doctor_says_the_line_of_its_own_service(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
