@@ -6,8 +6,7 @@ cookie has `Path=/`, and the prefix `__Host-` of ours demands that path (RFC 626
 4 KiB of headers, and would answer 431 to a browser with two log-ins under way.
 
 Invariant: where Envoy serves the portal, no cookie of the one reaches the other, and none an MCP
-server, whatever a browser sends
-(tests/envoy/live/test_one_name_live.py).
+server, whatever a browser sends (tests/envoy/live/test_one_name_live.py).
 """
 
 from typing import Final
