@@ -27,6 +27,7 @@ servers:
 ENV = {"PATH": os.environ["PATH"]}
 READONLY = "READONLY: it is a replica"
 MASTERDOWN = "MASTERDOWN: it is a replica without its primary"
+LATE = "no answer in time"
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_a_failover_by_name_is_followed(
 ) -> None:
     """The old primary stays up as a replica, the name leads to another one: without a request
     readiness says within seconds what is wrong, the log says it once, and as soon as the new one
-    is a primary it counts, in the same process.
+    is a primary it counts, in the same process. (A Redis of a busy machine may have answered late,
+    too: that is told as well, and once.)
     """
     stale = "yes" if fault is READONLY else "no"
     with (
@@ -87,7 +89,8 @@ def test_a_failover_by_name_is_followed(
             assert counts(second) != before
             assert service.process.poll() is None
         told = [line["detail"] for line in service.events("fault")]
-        assert told == [fault]
+        assert told.count(fault) == 1
+        assert set(told) <= {fault, LATE}
 
 
 @pytest.mark.attack("redis-older-copy")

@@ -220,7 +220,9 @@ def test_a_failover_by_name_is_followed_without_a_visit(folder: Path) -> None:
         found.wait_for("redis_back")
         until(lambda: readyz()[0] == 200, "ready again")
         faults = [line["detail"] for line in found.lines if line["event"] == "fault"]
-        assert faults == ["READONLY: it is a replica"]
+        # A Redis of a busy machine may have answered late, too.
+        assert set(faults) <= {"READONLY: it is a replica", "no answer in time"}
+        assert faults.count("READONLY: it is a replica") == 1
 
 
 def test_a_stale_socket_is_replaced_and_a_file_is_not(folder: Path, store: ValkeyServer) -> None:
