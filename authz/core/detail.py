@@ -89,6 +89,8 @@ class Detail(StrEnum):
     MCP_NAME_MISSING = "mcp-name is missing"
     MCP_NAME = "mcp-name"
     MCP_PARAM = "mcp-param-*"
+    # --- the session of a browser -----------------------------------------------------------
+    SESSION_ENDED = "the session has ended by itself"
     # --- the token's form -------------------------------------------------------------------
     OTHER_SCHEME = "credentials of another scheme"
     NOT_ONE_BEARER_TOKEN = "not one bearer token"  # noqa: S105 - words

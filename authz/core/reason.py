@@ -260,6 +260,19 @@ class Reason(Enum):
         ),
         fields=("servers.<server>.upstream",),
     )
+    # --- the session of a browser -----------------------------------------------------------
+    SESSION_MISSING = RefusalRow(
+        "session_missing",
+        401,
+        None,
+        _OWN - 13,
+        "Log in first: open this address in a browser.",
+        meaning=(
+            "The browser has no session for this page, or it has ended. Whoever opens the page is "
+            "sent to log in."
+        ),
+        fix="nothing: people log in; programs have no way in, whatever token they send",
+    )
     # --- the token --------------------------------------------------------------------------
     TOKEN_MISSING = RefusalRow(
         "token_missing",

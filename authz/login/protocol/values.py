@@ -111,6 +111,8 @@ class LoginIdentity:
         auth_time: seconds since the epoch.
         account: `preferred_username` where it is there, else empty; printable.
         email: `email` where it is there and not said to be unverified, else empty; printable.
+        name: `name` where it is there, else empty; printable.
+        groups: of the access token beside it; empty where the scope `groups` was not asked for.
     """
 
     subject: str
@@ -118,6 +120,8 @@ class LoginIdentity:
     auth_time: int
     account: str
     email: str = ""
+    name: str = ""
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,8 +152,10 @@ class TokenResponseVerifier:
             subject=principal.subject or "",
             amr=_methods(claims),
             auth_time=self._auth_time(claims),
-            account=_account(claims),
+            account=_text(claims, "preferred_username"),
             email=_email(claims),
+            name=_text(claims, "name"),
+            groups=principal.groups,
         )
 
     def _check_registered(
@@ -236,7 +238,7 @@ def _email(claims: Claims) -> str:
     return value if is_text(value, _LONGEST_ADDRESS) and "@" in value else ""
 
 
-def _account(claims: Claims) -> str:
-    """Return the name that a page may show; empty where there is none that could be shown."""
-    value = claims.get("preferred_username")
+def _text(claims: Claims, name: str) -> str:
+    """Return a name that a page may show; empty where there is none that could be shown."""
+    value = claims.get(name)
     return value if is_text(value) else ""

@@ -298,11 +298,17 @@ class IdentifiedPerson(Generic[T]):
 class IdentityLogin(Generic[T]):
     """Log a person in only to learn who it is; the tokens are ended at once."""
 
-    def __init__(self, logins: BrowserLogins, kind: LoginKind[T], *, two_factor: bool) -> None:
-        """Take the log-ins, the kind, and as which of our clients to ask."""
+    def __init__(
+        self, logins: BrowserLogins, kind: LoginKind[T], *, two_factor: bool, groups: bool = False
+    ) -> None:
+        """Take the log-ins, the kind, as which of our clients to ask, and whether for groups.
+
+        For groups both clients need the scope at Authelia (`authelia.front_door`).
+        """
         self._logins = logins
         self._kind = kind
         self._two_factor = two_factor
+        self._scopes = logins.identity_scopes | ({"groups"} if groups else frozenset())
 
     async def begin(self, request: Request, context: T, max_age: int | None = None) -> Response:
         """Send the browser to Authelia, after a click that was checked.
@@ -318,7 +324,7 @@ class IdentityLogin(Generic[T]):
                 self._kind,
                 context,
                 two_factor=self._two_factor,
-                scopes=self._logins.identity_scopes,
+                scopes=self._scopes,
                 max_age=max_age,
             )
         except UpstreamError as error:
