@@ -94,16 +94,24 @@ class Matches:
     """Hold where the whole of a text matches a regular expression of RE2, in linear time."""
 
     pattern: str
-    # re2's own type, which has no stubs.
+    # re2's own type, which has no stubs: `.` is any character but a line feed, or any at all.
     compiled: Any = field(compare=False, repr=False)
+    over_lines: Any = field(compare=False, repr=False)
 
     def judge(self, found: object) -> Outcome:
-        """Match a text of up to `MAX_TEXT` characters."""
+        """Match a text of up to `MAX_TEXT` characters.
+
+        Where it depends on whether `.` is a line feed too, it is unreadable: who wrote `.*rm.*`
+        means any text, and a caller may put a line feed anywhere.
+        """
         if isinstance(found, NotFound):
             return _NOTHING[found]
         if _kind(found) is not _Kind.TEXT or not isinstance(found, str) or len(found) > MAX_TEXT:
             return Outcome.UNREADABLE
-        return _outcome(self.compiled.fullmatch(found) is not None)
+        holds = self.compiled.fullmatch(found) is not None
+        if "\n" in found and (self.over_lines.fullmatch(found) is not None) is not holds:
+            return Outcome.UNREADABLE
+        return _outcome(holds)
 
 
 def matches(pattern: str) -> Matches:
@@ -114,14 +122,19 @@ def matches(pattern: str) -> Matches:
     """
     if len(pattern) > MAX_PATTERN:
         raise PatternError(f"longer than {MAX_PATTERN} characters")
+    try:
+        return Matches(pattern, *(_compiled(pattern, over_lines=each) for each in (False, True)))
+    except (re2.error, UnicodeEncodeError) as error:
+        raise PatternError("not a regular expression of RE2") from error
+
+
+def _compiled(pattern: str, *, over_lines: bool) -> Any:
     options = re2.Options()
     options.max_mem = _MAX_PROGRAM
     options.log_errors = False
     options.never_capture = True
-    try:
-        return Matches(pattern, re2.compile(pattern, options))
-    except (re2.error, UnicodeEncodeError) as error:
-        raise PatternError("not a regular expression of RE2") from error
+    options.dot_nl = over_lines
+    return re2.compile(pattern, options)
 
 
 @dataclass(frozen=True, slots=True)

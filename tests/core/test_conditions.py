@@ -160,6 +160,17 @@ def test_a_pattern_is_for_the_whole_text(text: str) -> None:
     assert matches("a+").judge("aaa") is HOLDS
 
 
+@pytest.mark.parametrize("text", ["ls;\nrm -rf /", "rm\n", "\nrm", "a\r\nrm b"])
+@pytest.mark.attack("arguments")
+def test_a_line_feed_takes_nothing_out_of_a_patterns_reach(text: str) -> None:
+    """`.` stops at a line feed in RE2: a demand on `.*rm.*` must not be escaped by one."""
+    assert matches(".*rm.*").judge(text) is UNREADABLE
+    assert matches("(?s).*rm.*").judge(text) is HOLDS
+    assert matches("(?-s:.*rm.*)").judge(text) is FAILS
+    assert matches("[^;]*").judge("a\nb") is HOLDS
+    assert matches("[a-z ]*").judge("a\nb") is FAILS
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\x00", "a" * (MAX_TEXT + 1)])
 def test_a_text_that_no_pattern_can_be_applied_to_is_unreadable(text: str) -> None:
     """Half a character, a NUL and a long text."""
