@@ -113,6 +113,10 @@ class ConfigFiles:
         """Tell whether one of the files is open for writing."""
         return any(map(is_open_for_writing, self._stamps()))
 
+    def have_moved(self) -> bool:
+        """Tell whether what was read since `mark` may be a part, or of two moments."""
+        return self._stamps() != self._taken or self.is_being_written()
+
     def _stamps(self) -> Stamps:
         return {path: stamp(path) for path in (self._file, *self._named)}
 

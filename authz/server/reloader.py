@@ -237,7 +237,10 @@ class ConfigReloader:
             if self._files.is_being_written():
                 raise RefusedConfigError(_WRITING)
             self._files.mark()  # before it is read: what changes meanwhile is a change
-        return self._load()
+        settings = self._load()
+        if self._files is not None and self._files.have_moved():
+            raise RefusedConfigError(_WRITING)
+        return settings
 
     async def _changed(self) -> None:
         """Take what has changed, or where that is not wanted, say that it was not taken."""

@@ -4,13 +4,14 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
+from authz.config import changes
 from authz.config.changes import FileMount
 from authz.config.load import Settings, load
 from authz.server import reloader as reloader_module
@@ -75,10 +76,11 @@ class _Scene:
         self.write(watch=watch)
         self.told, self.health = _Told(), Health()
         self.refuses = False
+        self.meanwhile: Callable[[], object] = lambda: None
         settings = load(self.path, {})
         self.in_force: list[Settings] = [settings]
         self.reloader = ConfigReloader(
-            lambda: load(self.path, {}),
+            self._load,
             self._take,
             self.told.recorder,
             settings,
@@ -95,6 +97,10 @@ class _Scene:
     def group(self) -> str:
         """Return the group that is in force."""
         return " ".join(self.in_force[-1].policy.servers["files"].rule.groups or ())
+
+    def _load(self) -> Settings:
+        self.meanwhile()
+        return load(self.path, {})
 
     async def _take(self, settings: Settings) -> None:
         if self.refuses:
@@ -188,6 +194,40 @@ def test_sighup_takes_no_half_written_file(scene: _Scene) -> None:
     _run(scene, ask_too_early, scene.look)
 
     assert scene.group() == "admins"
+    assert scene.told.not_in_force() == set()
+
+
+@pytest.mark.attack("half-written-configuration")
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_is_written_while_it_is_read_is_not_taken(
+    scene: _Scene, *, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer may begin after the look at the file: what was read then may be a part of it, with
+    fewer rules, and for this process without the right to ask who writes, too.
+    """
+    text = scene.path.read_text()
+    if closes:
+        monkeypatch.setattr(changes, "is_open_for_writing", lambda _: False)
+
+    def cut() -> None:
+        scene.meanwhile = lambda: None
+        writer = stack.enter_context(scene.path.open("w"))
+        writer.write(text.replace(", groups: [staff]", ""))
+        writer.flush()
+
+    async def race(read: Callable[[], Awaitable[object]]) -> None:
+        scene.meanwhile = cut
+        await read()
+        assert len(scene.in_force) == 1
+        stack.close()
+        scene.write()
+
+    with ExitStack() as stack:
+        _run(scene, lambda: race(scene.reloader.reload))
+        _run(scene, lambda: scene.write("admins"), lambda: race(scene.look))
+    _run(scene, lambda: scene.write("admins"), scene.look)
+
+    assert [each.policy.servers["files"].rule.groups for each in scene.in_force[1:]] == [{"admins"}]
     assert scene.told.not_in_force() == set()
 
 
