@@ -258,7 +258,7 @@ def _print_list(stories: Sequence[Story]) -> None:
 
 
 def _print_story(story: Story) -> None:
-    print(f"{story.id}: {_status(story)}")
+    print(f"{_text(story.id)}: {_status(story)}")
     for label, value in (
         ("client", story.client),
         ("server", story.server),
@@ -277,7 +277,7 @@ def _print_story(story: Story) -> None:
         print(f"{guess} {_clock(event.time)}  {stage:<10}{shown}{request}")
     advice = advise(story.reached())
     print(f"  what was missing: {_text(advice.missing)}")
-    print(f"  what to do:       {advice.fix}")
+    print(f"  what to do:       {_text(advice.fix)}")
     if story.guessed:
         print("  ? tied by the address alone: it may be of somebody else behind it")
 

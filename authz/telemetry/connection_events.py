@@ -1,5 +1,6 @@
 """Read the events of log-ins out of log lines: of authz, its pages, and Envoy's access log."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -11,6 +12,9 @@ from authz.telemetry.log_reader import LineKind, LoggedLine
 
 OK: Final = "ok"
 _LONGEST: Final = 256  # characters of a value
+# What authz and Envoy name things by that nobody else names: digests, grants, requests. In other
+# lines of a log anything may stand there, which would be printed, and copied into a shell.
+_ID: Final = re.compile(r"[0-9A-Za-z._-]{1,128}")
 # Reasons of refusals that send a client to log in (RFC 6750, section 3.1).
 _CHALLENGES: Final = frozenset(
     {"token_missing", "token_expired", "token_invalid", "log_in_unknown"}
@@ -88,7 +92,7 @@ def read_event(line: LoggedLine) -> ConnectionEvent | None:
         case LineKind.LOG_IN:
             stage = _STEPS.get(_text(record, "step"))
             # A document is fetched for a refresh, too, which begins no connection.
-            if stage is None or (stage is Stage.CLIENT_DOCUMENT and not _text(record, "attempt")):
+            if stage is None or (stage is Stage.CLIENT_DOCUMENT and not _id(record, "attempt")):
                 return None
             return _login(record, stage, _text(record, "outcome"))
         case LineKind.PAGE:
@@ -104,7 +108,7 @@ def _decision(record: Record) -> ConnectionEvent | None:
     time, reason = _seconds(record), _text(record, "reason")
     if time is None or record.get("http_method") == "OPTIONS":
         return None
-    grant = _text(record, "grant")
+    grant = _id(record, "grant")
     if not grant and reason not in _CHALLENGES:
         return None
     return ConnectionEvent(
@@ -117,7 +121,7 @@ def _decision(record: Record) -> ConnectionEvent | None:
         server=_text(record, "server"),
         subject=_text(record, "subject"),
         detail=_text(record, "mcp_method"),
-        request_id=_text(record, "request_id"),
+        request_id=_id(record, "request_id"),
     )
 
 
@@ -131,12 +135,12 @@ def _login(record: Record, stage: Stage, outcome: str) -> ConnectionEvent | None
         outcome,
         network=_text(record, "network"),
         client=_text(record, "client"),
-        client_key=_text(record, "client_key"),
-        attempt=_text(record, "attempt"),
-        grant=_text(record, "grant"),
+        client_key=_id(record, "client_key"),
+        attempt=_id(record, "attempt"),
+        grant=_id(record, "grant"),
         server=_text(record, "server"),
         detail=_text(record, "detail"),
-        request_id=_text(record, "request_id"),
+        request_id=_id(record, "request_id"),
     )
 
 
@@ -165,13 +169,19 @@ def _access(record: Record) -> ConnectionEvent | None:
         network=network(_text(record, "address")),
         server=server,
         detail=_text(record, "path"),
-        request_id=_text(record, "request_id"),
+        request_id=_id(record, "request_id"),
     )
 
 
 def _text(record: Record, name: str) -> str:
     value = record.get(name)
     return value[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _id(record: Record, name: str) -> str:
+    """Return an id; empty for what is none of ours."""
+    found = _text(record, name)
+    return found if _ID.fullmatch(found) else ""
 
 
 def _seconds(record: Record) -> float | None:

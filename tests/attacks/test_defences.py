@@ -817,6 +817,15 @@ BELONGINGS = (
         "if not isinstance(found, str):", ("tests/core/test_conditions.py",),
     ),
     Defence(
+        "A line feed takes nothing out of a pattern's reach", "authz/core/conditions.py", "judge",
+        'if "\\n" in found and', "if False and", ("tests/core/test_conditions.py",),
+    ),
+    Defence(
+        "What is written while it is read is not taken", "authz/server/reloader.py",
+        "_marked_load", "if self._files is not None and self._files.have_moved():", "if False:",
+        ("tests/server/test_reloader.py",),
+    ),
+    Defence(
         "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",
         "            known |= _user(caller)\n", "            pass\n", _MCP_IDENTITY,
     ),
@@ -1446,6 +1455,12 @@ DIAGNOSIS = (
         "A stranger pushes out no other network's story", "authz/telemetry/connections.py",
         "_make_room", "if len(self._unproved.get(network, ())) >= _NETWORK_STORIES:", "if False:",
         ("tests/telemetry/test_connections.py",),
+    ),
+    Defence(
+        "An id in a log is none that acts on a terminal or a shell",
+        "authz/telemetry/connection_events.py", "_id",
+        'return found if _ID.fullmatch(found) else ""', "return found",
+        ("tests/cli/test_connections.py",),
     ),
     Defence(
         "doctor is led into no private network", "authz/doctor/outside_http.py", "addresses",

@@ -91,6 +91,35 @@ def test_a_story_is_told_in_words(
     assert not any(line.startswith("client") for line in (listed + stopped).splitlines())
 
 
+@pytest.mark.attack("log-injection")
+@pytest.mark.parametrize("event", ["page", "log_in", "decision"])
+def test_no_field_of_a_line_acts_on_a_terminal_or_a_shell(
+    event: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`docker compose logs` has what MCP servers print, too: a line like ours, with escapes and
+    commands in every field, ids among them.
+    """
+    names = (
+        "request_id", "detail", "outcome", "client", "client_key", "attempt", "grant", "server",
+        "subject", "network", "reason", "client_id", "mcp_method", "address", "path", "route",
+    )  # fmt: skip
+    bad = {name: f"\x1b]0;{name}\x07\u202e`id` $(id)" for name in names}
+    for step_name, reason in (("authorize", "token_missing"), ("refresh", bad["reason"])):
+        more = {"event": event, "step": step_name, "reason": reason, "verdict": "deny"}
+        line = json.dumps({**bad, **more, "time": BASE}).encode()
+        typed(monkeypatch, data=line)
+        listed = capsys.readouterr().out
+        typed(monkeypatch, "--json", data=line)
+        ids = [each["id"] for each in json.loads(capsys.readouterr().out)["connections"]]
+        for each in ids:
+            assert typed(monkeypatch, each, data=line) == 0
+        told = capsys.readouterr().out
+
+        assert all(each.isalnum() for each in ids)
+        assert all(each.isprintable() for each in (listed + told).splitlines())
+        assert "--request-id \\x" not in told
+
+
 def test_several_logs_are_one_story(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
