@@ -24,6 +24,8 @@ from authz.server import sample
 MAX_TOOLS: Final = 1024
 _MAX_PAGES: Final = 64
 _MAX_BYTES: Final = 4 << 20  # of one response
+_MAX_TOTAL: Final = 8 << 20  # of all: reading them takes time from decisions
+_MAX_EVENTS: Final = 1_000  # of one response, before the answer
 _MAX_WORK: Final = 1_000_000_000
 _MAX_CURSOR: Final = 4096
 _SECONDS: Final = 10.0
@@ -97,6 +99,7 @@ class _McpClient:
         self._url = server.upstream
         self._versions = frozenset(server.versions)
         self._session: dict[str, str] = {}
+        self._left = _MAX_TOTAL
 
     async def tools(self) -> ToolList:
         """Return the list, in the newest protocol first."""
@@ -164,6 +167,9 @@ class _McpClient:
         """Return the result of a request, and the response that it came with."""
         request = self._request(headers, body)
         answer = await bounded.send(self._client, request, _MAX_BYTES, frozenset({_OK}))
+        self._left -= len(answer.body)
+        if self._left < 0:
+            raise ToolListError(f"its answers are longer than {_MAX_TOTAL >> 10} KiB together")
         # In a thread: it may be megabytes, and no check waits for them.
         return await asyncio.to_thread(_result, answer, body["id"]), answer
 
@@ -177,7 +183,9 @@ class _McpClient:
 def _result(answer: bounded.BoundedResponse, request_id: object) -> Mapping[str, object]:
     media = bounded.media_type(answer.headers.get("content-type", ""))
     found = _events(answer.body) if media == "text/event-stream" else iter([answer.body])
-    for data in found:
+    for count, data in enumerate(found):
+        if count == _MAX_EVENTS:
+            raise ToolListError(f"its stream has more than {_MAX_EVENTS} events before the answer")
         message = _message(data)
         if message.get("id") != request_id or "method" in message:
             continue  # a notification, or a question of the server's

@@ -128,6 +128,18 @@ def test_pages_are_put_together_and_nobody_is_named(version: str) -> None:
             id="huge",
         ),
         pytest.param(
+            answering({"tools": [], "nextCursor": "more", "x": "x" * (3 << 20)}),
+            "its answers are longer than 8192 KiB together",
+            id="huge-together",
+        ),
+        pytest.param(
+            lambda _: httpx.Response(
+                200, content=b"data:{}\n\n" * 1001, headers={"content-type": "text/event-stream"}
+            ),
+            "its stream has more than 1000 events before the answer",
+            id="many-events",
+        ),
+        pytest.param(
             lambda _: httpx.Response(302, headers={"location": "http://redis:6379/"}),
             "it answers with HTTP status 302",
             id="redirect",
