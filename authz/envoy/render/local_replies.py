@@ -402,7 +402,7 @@ def _when(reply: Reply) -> AccessLogFilter:
 _FIELDS: Final = {
     "time": "%START_TIME%",
     "address": TRUSTED_ADDRESS,
-    "method": "%REQ(:METHOD)%",
+    "method": "%REQ(:METHOD):32%",
     "host": "%REQ(X-FORWARDED-HOST?:AUTHORITY):256%",
     "path": "%PATH(NQ:ORIG_OR_PATH):512%",
     "route": "%ROUTE_NAME%",

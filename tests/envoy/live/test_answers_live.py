@@ -44,6 +44,18 @@ def test_a_denial_with_status_200_is_a_denial(gateway: Gateway) -> None:
     assert gateway.envoy.stat("http.gateway.ext_authz.authz.denied") == before + 1
 
 
+@pytest.mark.attack("log-injection")
+def test_no_stranger_makes_a_line_too_long_for_who_reads_it(gateway: Gateway) -> None:
+    """Docker splits a line at 16 KiB, and then nobody finds its request."""
+    with gateway.logged() as entries:
+        for name in (":method", ":authority", ":path", ":scheme", "x-request-id"):
+            long = f"/{'a' * 20_000}" if name == ":path" else "A" * 20_000
+            gateway.over_h2((name, long))
+
+    assert len(entries) == 5
+    assert max(len(json.dumps(entry)) for entry in entries) < 1024
+
+
 @pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
 def test_a_server_that_is_away_ends_no_session(gateway: Gateway, form: Form) -> None:
     """A request that was let through is told under 200, with its id to the last digit."""
