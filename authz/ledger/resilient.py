@@ -97,6 +97,7 @@ class ResilientLedger:
         on_error: Callable[[UnavailableError], None] = lambda _: None,
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
         on_probe: Callable[[float], None] = lambda _: None,
+        on_revoked: Callable[[Mapping[bytes, Revocation]], None] = lambda _: None,
     ) -> None:
         """Begin as if Redis were up.
 
@@ -110,6 +111,7 @@ class ResilientLedger:
             on_lost: called once a data loss is repaired, with the number of revocations that were
                 written to Redis again.
             on_probe: called with the seconds of each probe that Redis answered.
+            on_revoked: called with the revocations that are new since the last reading.
         """
         self._remote = remote
         self._source = source
@@ -119,6 +121,7 @@ class ResilientLedger:
         self._on_error = on_error
         self._on_lost = on_lost
         self._on_probe = on_probe
+        self._on_revoked = on_revoked
         self._tracker = DataSetTracker()
         # How Redis lost data, and how many revocations it lacks; None once that is repaired.
         self._lost: tuple[DataLoss, int] | None = None
@@ -314,9 +317,16 @@ class ResilientLedger:
 
     def _store(self, revocations: Mapping[bytes, Revocation], faults: int) -> None:
         """Store what was read or merged; `faults` is the count when the reading began."""
+        known, first = self._revocations, self._read_at is None
         self._revocations = revocations
         self._read_at = self._clock()
         self._faults_at_reading = faults
+        if not first:
+            new = {
+                target: each for target, each in revocations.items() if known.get(target) != each
+            }
+            if new:
+                self._on_revoked(new)
 
     def _report_loss(self) -> None:
         """Report a data loss that is repaired now."""

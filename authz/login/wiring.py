@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -32,7 +32,7 @@ from authz.login.clients.registry import Clients, redirect_rules
 from authz.login.protocol.resources import ResourceServers, identity_scopes
 from authz.login.service.client_authentication import ClientAuthenticator
 from authz.login.service.code_exchange import CodeExchange
-from authz.login.service.grant_end import GrantEnder
+from authz.login.service.grant_end import REUSED, GrantEnder
 from authz.login.service.rate_limits import LoginRateLimiter, configured_rates
 from authz.login.service.refresh import TokenRefresh
 from authz.login.service.revocation import TokenRevocation
@@ -61,6 +61,7 @@ from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import EventFacts, SecurityEvent
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
@@ -74,6 +75,14 @@ _AUTHELIA: Final = 10.0
 _AT_ONCE: Final = 16
 _PRUNE: Final = 600.0
 _LOOK: Final = 1.0  # seconds between two looks at Redis
+# Steps of log-ins with their outcome, and where that does not tell, their detail.
+_SECURITY: Final[Mapping[tuple[str, ...], SecurityEvent]] = {
+    ("approval", "declined"): SecurityEvent.APPROVAL_DECLINED,
+    ("authorize", "blocked"): SecurityEvent.BLOCKED_CLIENT,
+    ("token", "blocked"): SecurityEvent.BLOCKED_CLIENT,
+    ("end", "ok", REUSED): SecurityEvent.CREDENTIAL_REPLAYED,
+    ("token", "replayed"): SecurityEvent.CREDENTIAL_REPLAYED,
+}
 
 
 class LoginServer:
@@ -400,6 +409,7 @@ class LoginServer:
     async def _keep_looking(self) -> None:
         while True:
             await self.look()
+            self._recorder.flush_security()
             await asyncio.sleep(_LOOK)
 
     async def _keep_pruning(self) -> None:
@@ -459,6 +469,13 @@ class LoginServer:
         }
         # Both are fixed texts of ours: no caller chooses a label.
         self._recorder.metrics.logins.labels(step, outcome).inc()
+        security = _SECURITY.get((step, outcome)) or _SECURITY.get((step, outcome, detail))
+        if security is not None:
+            facts = EventFacts(
+                NETWORK.get(), subject, client, server,
+                reason=f"{step}: {outcome}", request_id=REQUEST_ID.get(),
+            )  # fmt: skip
+            self._recorder.security(security, facts)
         self._recorder.event("log_in", **{name: value for name, value in said.items() if value})
         if subject and self._trail is not None:
             fields = (

@@ -202,6 +202,7 @@ class Assembly:
             _sightings(options, self._catalogue_redis),
             recorder,
             before=None if before is None else before.tools,
+            events=self.counting.events,
         )
         self.trail = _trail(settings, options, recorder, before)
         self.snapshot = Snapshot(

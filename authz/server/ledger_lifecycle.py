@@ -14,11 +14,16 @@ from authz.config.model import RedisConfig
 from authz.core.ledger import Ledger, Mode, UnavailableError
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
+from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.ledger.memory import MemoryLedger
+from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
+from authz.ledger.revocations import read_entry
+from authz.server.deployment_events import DeploymentEvents
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import EventFacts, SecurityEvent
 
 # Seconds between two looks at whether Redis may evict.
 _FACTS_INTERVAL: Final = 30.0
@@ -29,11 +34,16 @@ _LOSSES: Final[Mapping[DataLoss, str]] = {
     DataLoss.OLDER_COPY: "Redis went back to an older copy of its data",
 }
 _EVICTS: Final = "Redis may evict records: set maxmemory-policy noeviction"
+_ENDED_BY_DOOR: Final = frozenset({"token", "grant"})
 _REPLICA: Final = "Redis is a replica and takes no charges"
 
 
 class LedgerLifecycle:
-    """The ledger of one configuration."""
+    """The ledger of one configuration.
+
+    Attributes:
+        events: tells what every worker reads in Redis, once.
+    """
 
     def __init__(
         self,
@@ -69,7 +79,12 @@ class LedgerLifecycle:
                 on_error=self._report_error,
                 on_lost=self._report_loss,
                 on_probe=recorder.metrics.redis_probe.observe,
+                on_revoked=self._report_revoked,
             )
+        self.events = DeploymentEvents(recorder)
+        if options is not None and self._remote is not None:
+            claims = self._remote.command, RedisKeys(options.deployment)
+            self.events = DeploymentEvents(recorder, claims)
 
     @property
     def command(self) -> Command | None:
@@ -122,6 +137,22 @@ class LedgerLifecycle:
         self._recorder.metrics.redis_losses.labels(loss.value).inc()
         self._recorder.event(f"redis_{loss.value}", revocations_restored=revocations)
 
+    def _report_revoked(self, new: Mapping[bytes, Revocation]) -> None:
+        """Tell what operators have revoked since the last reading."""
+        for field, revocation in new.items():
+            entry = read_entry(field, revocation)
+            # The front door writes the ends of grants here too, without a name of who asked.
+            if entry.kind in _ENDED_BY_DOOR and not entry.note.by:
+                continue
+            name = entry.target.name
+            facts = EventFacts(
+                person=name if entry.kind == "person" else "",
+                client=name if entry.kind == "client" else "",
+                reason=entry.kind,
+            )
+            moments = str(entry.note.at), str(revocation.issued_until)
+            self.events.tell(SecurityEvent.REVOCATION, (entry.id, *moments), facts)
+
     def _report_recovery(self) -> None:
         """Log that Redis is back; readiness looks for that once a second."""
         if self._logged_fault and self._resilient is not None and not self._resilient.is_failing:
@@ -159,6 +190,7 @@ class LedgerLifecycle:
             await asyncio.wait({self._starting})
         if self._resilient is not None:
             await self._resilient.aclose()
+        await self.events.aclose()
         if self._batched is not None:
             await self._batched.aclose()
         if self._remote is not None:

@@ -20,6 +20,7 @@ from authz.config.model import Config
 from authz.config.problems import ConfigError, ProblemSeverity
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import EventFacts, SecurityEvent
 
 # Seconds between two looks: a change is taken when two have seen the same.
 INTERVAL: Final = 1.0
@@ -88,6 +89,7 @@ class ConfigReloader:
         *,
         file: Path | None = None,
         announces: bool = True,
+        tells_change: bool = False,
         restarts: Restarts = lambda _, __: (),
         health: Health | None = None,
         interval: float = INTERVAL,
@@ -102,6 +104,8 @@ class ConfigReloader:
             settings: what `load` returned first.
             file: authz.yaml, to be watched; None where another process watches it.
             announces: whether this process runs the configuration itself, and says so.
+            tells_change: whether a change is a security event here: of all processes that read
+                one file, in one.
             restarts: tells what a new configuration needs besides; asked where `file` is watched.
             health: where the digest in force is shown, and a note where another one is written.
             interval: seconds between two looks.
@@ -113,6 +117,7 @@ class ConfigReloader:
         self._recorder = recorder
         self._file = file
         self._announces = announces
+        self._tells_change = tells_change
         self._restarts = restarts
         self._health = Health() if health is None else health
         self._interval = interval
@@ -287,6 +292,10 @@ class ConfigReloader:
             self._recorder.metrics.reloads.labels("ok").inc()
             servers = sorted(settings.policy.servers)
             self._recorder.event("reloaded", servers=servers, config=digest)
+        if self._tells_change and not settings.is_same(old):
+            self._recorder.security(
+                SecurityEvent.CONFIGURATION_CHANGED, EventFacts(reason=f"config {digest}")
+            )
         if self._file is not None:
             for words in self._restarts(old.config, settings.config):
                 self._recorder.event("restart_needed", problem=words)

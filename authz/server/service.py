@@ -153,6 +153,7 @@ class Service:
             recorder,
             settings,
             file=file,
+            tells_change=file is not None,
             health=self._health,
             restarts=restarts_of_serve,
         )
@@ -334,6 +335,7 @@ class Service:
                 self._health.set(part, problem)
             for part, words in self._assembly.notes().items():
                 self._health.note(part, words)
+            self._recorder.flush_security()
             await asyncio.sleep(_LOOK)
 
     # Methods, not the assembly's own: a reload replaces the assembly.

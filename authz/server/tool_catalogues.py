@@ -35,8 +35,10 @@ from authz.core.listing import Definition
 from authz.core.methods import TOOLS_CALL
 from authz.core.policy import Policy
 from authz.ledger.sightings import KEPT, SightingStore
+from authz.server.deployment_events import DeploymentEvents
 from authz.server.tool_lists import ToolList, ToolListError, list_tools
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import EventFacts, SecurityEvent
 
 MAX_SIGHTINGS: Final = 2048  # of a server
 MAX_TEXT: Final = 2 << 20  # characters of all its definitions
@@ -66,6 +68,7 @@ class ToolCatalogues:
         recorder: Recorder,
         *,
         before: "ToolCatalogues | None" = None,
+        events: DeploymentEvents | None = None,
         ask: AskServer = list_tools,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +80,7 @@ class ToolCatalogues:
             store: shared by the workers.
             recorder: where changes go.
             before: of the configuration before; None at the start.
+            events: tells what changed once for all workers; None for each by itself.
             ask: asks a server for its tools.
             clock: seconds since the epoch.
         """
@@ -85,6 +89,7 @@ class ToolCatalogues:
         self._policy = policy
         self._store = store
         self._recorder = recorder
+        self._events = DeploymentEvents(recorder) if events is None else events
         self._ask = ask
         self._clock = clock
         self._known: dict[str, dict[str, Sighting]] = {}
@@ -177,6 +182,8 @@ class ToolCatalogues:
                 fields["after"] = sorted(each.value for each in definition.annotations)
             self._recorder.metrics.tool_changes.labels(server, change).inc()
             self._recorder.event("tool_listed_anew", change=change, **fields)
+            if was is not None:
+                self._tell_changed(server, definition.name, change, definition.digest)
         if len(new) > _MOST_EVENTS:
             self._recorder.event("tools_listed_anew", server=server, more=len(new) - _MOST_EVENTS)
 
@@ -199,8 +206,15 @@ class ToolCatalogues:
                 state=state.value,
                 pins=pins.mode.value,
             )
+            if state is PinState.CHANGED:
+                digests = sorted(catalogue.tools[name].digests)
+                self._tell_changed(server, name, "not as approved", *digests)
         if len(new) > _MOST_EVENTS:
             self._recorder.event("tools_not_approved", server=server, more=len(new) - _MOST_EVENTS)
+
+    def _tell_changed(self, server: str, tool: str, change: str, *digests: str) -> None:
+        facts = EventFacts(server=server, tool=tool, reason=change)
+        self._events.tell(SecurityEvent.TOOL_CHANGED, (server, tool, change, *digests), facts)
 
     # --- sharing --------------------------------------------------------------------------------
 

@@ -170,6 +170,7 @@ class WorkerPool:
             settings,
             file=Path(worker.configuration),
             announces=False,
+            tells_change=True,
             health=self._health,
             restarts=restarts_of_serve,
         )
@@ -360,6 +361,7 @@ class WorkerPool:
         while True:
             await asyncio.to_thread(aggregator.scrape)
             self.compare_workers()
+            self._recorder.flush_security()
             await asyncio.sleep(_SCRAPE)
 
     def compare_workers(self) -> None:

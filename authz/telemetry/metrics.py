@@ -15,6 +15,7 @@ from typing import Final, Self
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from authz.core.reason import Reason
+from authz.telemetry.security_events import SecurityEvent
 
 UNKNOWN: Final = "-"
 ALLOWED: Final = "allowed"
@@ -84,6 +85,12 @@ class Metrics:
             "reason",
         )
         _begin(self.refusals, [(each.label,) for each in Reason])
+        self.security_events: Final = self._counter(
+            "authz_security_events_total",
+            "Occurrences of what an operator has to hear of, by event (docs/security-events.md).",
+            "event",
+        )
+        _begin(self.security_events, [(each.label,) for each in SecurityEvent])
         self.duration: Final = self._histogram(
             "authz_check_duration_seconds",
             "Time from a CheckRequest's arrival to its answer.",

@@ -4,14 +4,25 @@ Invariant: each check is recorded exactly once, after its answer was made
 (tests/telemetry/test_recorder.py).
 """
 
+import time
 import traceback
+from collections.abc import Callable
 from typing import Final
 
-from authz.core.decision import Allow, Decision
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
+from authz.telemetry.security_events import (
+    EVENT_OF_REASON,
+    NO_FACTS,
+    EventFacts,
+    SecurityEvent,
+    SecurityEvents,
+    SecurityNotice,
+    ecs_fields,
+)
 
 _FRAMES: Final = 20  # the last ones: where it happened
 
@@ -23,18 +34,32 @@ def places(error: BaseException) -> list[str]:
 
 
 class Recorder:
-    """Record decisions and the faults of dependencies."""
+    """Record decisions and the faults of dependencies.
 
-    def __init__(self, metrics: Metrics, log: EventLog, worker: int | None = None) -> None:
+    Attributes:
+        notify: is given each security event that is told; None where nobody is to be notified.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: EventLog,
+        worker: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Record to metrics and log.
 
         Args:
             metrics: counts decisions and faults.
             log: gets a line for each.
             worker: the number of this process among several, for its events.
+            clock: monotonic seconds.
         """
         self.metrics = metrics
         self.log = log
+        self.notify: Callable[[SecurityNotice], None] | None = None
+        self._clock = clock
+        self._security = SecurityEvents()
         self._worker_fields = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 
@@ -55,6 +80,10 @@ class Recorder:
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
         self.log.decision(decision, request, seconds, cache)
+        if isinstance(decision, Deny):
+            event = EVENT_OF_REASON.get(decision.reason)
+            if event is not None:
+                self.security(event, _facts(decision, request))
 
     def list_not_shown(
         self, server: str, method: str, request_id: str, fault: str, detail: str
@@ -97,3 +126,32 @@ class Recorder:
     def event(self, name: str, **fields: object) -> None:
         """Log an event of the service."""
         self.log.write({"event": name, **self._worker_fields, **fields})
+
+    def security(self, event: SecurityEvent, facts: EventFacts = NO_FACTS) -> None:
+        """Count an occurrence of a security event, and tell it where it is due."""
+        self.metrics.security_events.labels(event.label).inc()
+        self._tell(self._security.occur(event, facts, self._clock()))
+
+    def flush_security(self) -> None:
+        """Tell what was left out of security events whose window has ended."""
+        self._tell(self._security.flush(self._clock()))
+
+    def _tell(self, notices: tuple[SecurityNotice, ...]) -> None:
+        for notice in notices:
+            fields = ecs_fields(notice, time.time())
+            self.log.write({"event": "security", **self._worker_fields, "ecs": fields})
+            if self.notify is not None:
+                self.notify(notice)
+
+
+def _facts(decision: Deny, request: HttpRequest | None) -> EventFacts:
+    principal, message = decision.principal, decision.message
+    return EventFacts(
+        address="" if request is None else request.address,
+        person="" if principal is None else principal.subject or "",
+        client="" if principal is None else principal.client_id,
+        server="" if decision.server is None else decision.server.name,
+        tool="" if message is None else message.tool or "",
+        reason=decision.reason.label,
+        request_id="" if request is None else request.request_id,
+    )

@@ -443,7 +443,8 @@ def test_changes_are_told_once() -> None:
         for _ in range(2):
             one.see(tool(annotations=READS, description="\x1b[8m"), tool("new"))
         one.see(tool())
-        told = [(e["event"], e["tool"], e.get("change") or e["state"]) for e in one.events]
+        events = [each for each in one.events if each["event"] != "security"]
+        told = [(e["event"], e["tool"], e.get("change") or e["state"]) for e in events]
         assert told == [
             ("tool_listed_anew", "tool", "definition"),
             ("tool_listed_anew", "new", "added"),

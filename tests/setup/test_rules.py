@@ -240,6 +240,15 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
         Firing({refusals(each): growth(5)}, 13, {})
         for each in ("second_factor_required", "login_too_old")
     ],
+    "AuthzSecurityEvent": [
+        Firing(
+            {f'authz_security_events_total{{{AUTHZ},event="{each}"}}': jump(1)}, 11, {"event": each}
+        )
+        for each in (
+            *("session_of_another", "approval_declined", "credential_replayed", "blocked_client"),
+            "tool_changed",
+        )
+    ],
     "AuthzLimitsReached": [
         Firing({refusals(each): growth(20)}, 13, {"reason": each})
         for each in ("rate_limited", "too_many_refusals", "too_many_streams")
