@@ -35,6 +35,8 @@ _APPROVAL_CALLBACKS: Final = {
     "one_factor": "/authz/approval/one-factor/callback",
     "two_factor": "/authz/approval/callback",
 }
+# Of the operators' console, whose groups the issuer is asked for at each request.
+_CONSOLE_CALLBACK: Final = "/authz/admin/callback"
 _OURS: Final = (
     "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
     "the client's policy. Clients of the front door are not registered here. consent_mode is",
@@ -59,6 +61,8 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
         return
     for policy, fixed in _POLICIES.items():
         callbacks = (*fixed, _APPROVAL_CALLBACKS[policy]) if config.asks_approvals else fixed
+        if config.console is not None and policy == "two_factor":
+            callbacks = (*callbacks, _CONSOLE_CALLBACK)
         client_id = getattr(door, policy)
         credentials, notes = signing_client(key, door.key_id, "front_door.key_file")
         refreshes = door.refresh_tokens != "never"
@@ -99,7 +103,9 @@ def _email(config: Config) -> tuple[str, ...]:
 
 
 def _scopes(config: Config) -> list[str]:
-    groups = [GROUPS] if asks_groups(config, config.servers) else []
+    # Where the console alone asks for them, they are read at the issuer, and stand in no token.
+    named = config.console is not None or asks_groups(config, config.servers)
+    groups = [GROUPS] if named else []
     offline = [OFFLINE] if _refreshes(config) else []
     first, *others = _FIXED
     asked = config.scopes_of(*config.servers)

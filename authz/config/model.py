@@ -438,6 +438,21 @@ class AuditConfig(Section):
     )
 
 
+class ConsoleConfig(Section):
+    """The operators' console at `/authz/admin`, which shows and changes everything."""
+
+    groups: NonEmpty[Annotated[str, value_types.GROUP]] = field(
+        "The person must be in one of them, by what the issuer says at each request.",
+        examples=[["admins"]],
+    )
+    second_factor: Literal["any", "totp"] = field(
+        "The second factor that the log-in must have proved.", "totp"
+    )
+    session: Annotated[float, duration("5m", "1h", "30m")] = field(
+        "How long one log-in lasts there, whatever is done meanwhile.", "30m"
+    )
+
+
 class ServiceConfig(Section):
     """The process that decides."""
 
@@ -858,6 +873,11 @@ class Config(Section):
     limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: TelemetryConfig = field("What is told about decisions.", {})
     audit: AuditOr[AuditConfig] = field("What is kept of decisions; `off` for `{to: off}`.", {})
+    console: ConsoleConfig | None = field(
+        "The console for operators (docs/console.md); left out, there is none.",
+        None,
+        examples=[{"groups": ["admins"]}],
+    )
     service: ServiceConfig = field("The process that decides.", {})
 
     @property

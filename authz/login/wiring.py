@@ -29,6 +29,7 @@ from authz.login.clients.fetching import Fetcher, SystemResolver
 from authz.login.clients.lookup import stranger_bulkhead
 from authz.login.clients.registration import Registrations
 from authz.login.clients.registry import Clients, redirect_rules
+from authz.login.console.app import ConsoleParts, console_routes
 from authz.login.protocol.resources import ResourceServers, identity_scopes
 from authz.login.service.client_authentication import ClientAuthenticator
 from authz.login.service.code_exchange import CodeExchange
@@ -43,6 +44,7 @@ from authz.login.store.people import PeopleStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
+from authz.login.upstream.userinfo import UserInfo
 from authz.login.web.app import LoginApp
 from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.authorize import AuthorizationEndpoint
@@ -59,6 +61,7 @@ from authz.login.web.requests import NETWORK, REQUEST_ID, log_keys
 from authz.login.web.sessions import SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
+from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.security_events import EventFacts, SecurityEvent
@@ -201,6 +204,11 @@ class LoginServer:
         )
         self._used_assertions = UsedAssertions(command, keys)
         self.app = self._app(section, keys)
+        # Where a console asks for it.
+        reported = ReportedState(None if config.console is None else options)
+        self._reporter = ActivityReporter(
+            "authz pages", lambda: reported, recorder, self._health, self.clock
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -211,12 +219,14 @@ class LoginServer:
             asyncio.create_task(self._keys.run()),
             asyncio.create_task(self._keep_pruning()),
             asyncio.create_task(self._keep_revoking()),
-            asyncio.create_task(self._keep_looking()),  # the last: `retire` ends it alone
+            asyncio.create_task(self._reporter.run()),
+            asyncio.create_task(self._keep_looking()),  # the last two: `retire` ends them
         ]
 
     def retire(self) -> None:
-        """Leave readiness to the configuration that takes this one's place."""
-        self._tasks[-1].cancel()
+        """Leave readiness, and what is said of it, to the configuration that takes its place."""
+        for task in self._tasks[-2:]:
+            task.cancel()
 
     async def aclose(self) -> None:
         """End it all."""
@@ -321,6 +331,21 @@ class LoginServer:
             *sessions.routes(),
             errors.route(),
         ]
+        if config.console is not None:
+            address = IssuerAddress(config.issuer.url, config.issuer.internal)
+            parts = ConsoleParts(
+                logins=logins,
+                cookies=cookies,
+                pages=pages,
+                errors=errors,
+                groups=UserInfo(address, self._http),
+                ledger=self._redis,
+                keys=keys,
+                sealer=self.sealer,
+                clock=self.clock,
+                log=self.log,
+            )
+            routes += console_routes(self._settings, config.console, parts)
         return LoginApp(routes, errors, self._recorder)
 
     def _oauth_endpoints(self, url: str, grant_max_age: int) -> OAuthEndpoints:

@@ -18,6 +18,7 @@ from authz.config.restarts import restarts_of_serve
 from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
+from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
@@ -192,6 +193,10 @@ class Service:
                 self._assembly.start()
                 look = tasks.create_task(self._keep_looking())
                 reloads = tasks.create_task(self._reloader.run())
+                reporter = ActivityReporter(
+                    "authz serve", lambda: self._reported(expiry), self._recorder, self._health
+                )
+                reports = tasks.create_task(reporter.run())
                 await transport.start()
                 self._handle_signals()
                 self._recorder.event(
@@ -208,6 +213,7 @@ class Service:
                 await self._drain(transport)
                 look.cancel()
                 reloads.cancel()
+                reports.cancel()
         finally:
             if self._follower is not None:
                 self._follower.stop()
@@ -219,6 +225,11 @@ class Service:
         self._recorder.event("stopped")
         # Whoever runs this may end the process now.
         self._recorder.log.flush()
+
+    def _reported(self, expiry: CertificateExpiry) -> ReportedState:
+        if self._settings.config.console is None:
+            return ReportedState(None)
+        return ReportedState(self._assembly.sources.options, self._mode(), int(expiry()))
 
     def _certificate(self) -> Path | None:
         tls = self._settings.config.gateway.tls

@@ -8,7 +8,7 @@ Invariant: what an alert of authz/setup/templates/rules.yml.j2 counts is there f
 (tests/setup/test_rules.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, Self
 
@@ -40,6 +40,15 @@ class Labelled:
         if found is None:
             found = self._children[values] = self._counter.labels(*values)
         return found
+
+    def counted(self) -> Mapping[tuple[str, ...], int]:
+        """Return the counts by labels, whose values stand in the order of their declaration."""
+        return {
+            tuple(sample.labels.values()): int(sample.value)
+            for metric in self._counter.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        }
 
 
 def _begin(counter: Labelled, labels: Iterable[tuple[str, ...]]) -> None:

@@ -60,6 +60,7 @@ class Recorder:
         self.notify: Callable[[SecurityNotice], None] | None = None
         self._clock = clock
         self._security = SecurityEvents()
+        self.worker: Final = worker
         self._worker_fields = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 

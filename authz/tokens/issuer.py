@@ -113,6 +113,22 @@ async def read_metadata(address: IssuerAddress, client: httpx.AsyncClient) -> Ma
         if error.fault not in {IssuerFault.STATUS, IssuerFault.UNAUTHORIZED}:
             raise
         document = await get(client, second)
+    return _of_issuer(address, document)
+
+
+async def read_openid_configuration(
+    address: IssuerAddress, client: httpx.AsyncClient
+) -> Mapping[str, object]:
+    """Return the issuer's OpenID Connect metadata (OpenID Discovery, section 4).
+
+    Raises:
+        IssuerError: where there is none, or it is another issuer's.
+    """
+    _, target = address.metadata()
+    return _of_issuer(address, await get(client, target))
+
+
+def _of_issuer(address: IssuerAddress, document: Mapping[str, object]) -> Mapping[str, object]:
     # RFC 8414, section 3.3: identical, or another issuer's metadata would be used.
     if document.get("issuer") != address.issuer:
         raise IssuerError(IssuerFault.WRONG_ISSUER, "the metadata is of another issuer")

@@ -1028,7 +1028,7 @@ LOG_IN = (
         ("tests/login/web/test_visible_json.py",),
     ),
     Defence(
-        "No page is framed", "authz/login/web/rendering.py", "_policy",
+        "No page is framed", "authz/login/web/rendering.py", "policy",
         "\"frame-ancestors 'none'; base-uri 'none'\"", "\"base-uri 'none'\"",
         ("tests/login/web/test_pages.py",),
     ),
@@ -1175,7 +1175,7 @@ LOG_IN = (
         ("tests/login/test_attacks.py",),
     ),
     Defence(
-        "A form leads to our own pages alone", "authz/login/web/rendering.py", "_policy",
+        "A form leads to our own pages alone", "authz/login/web/rendering.py", "policy",
         "form = \"'self'\" if has_form else \"'none'\"", 'form = "*"',
         ("tests/login/web/test_pages.py",),
     ),
@@ -1195,8 +1195,8 @@ LOG_IN = (
         ("tests/login/protocol/test_leave_out.py",),
     ),
     Defence(
-        "No script runs but ours", "authz/login/web/rendering.py", "_SCRIPT_POLICY",
-        'script-src {_source_hash(_SCRIPT)}"', "script-src 'unsafe-inline'\"",
+        "No script runs but ours", "authz/login/web/rendering.py", "policy",
+        'script-src {_source_hash(self.script)}"', "script-src 'unsafe-inline'\"",
         ("tests/login/web/test_pages.py",),
     ),
     Defence(

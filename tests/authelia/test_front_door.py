@@ -129,6 +129,22 @@ def test_e_mail_addresses_are_in_the_id_token_where_they_are_asked_for(of: Of) -
         assert identity_scopes(email=False) <= set(client["scopes"])
 
 
+def test_a_console_has_a_callback_of_the_second_factor_alone(of: Of) -> None:
+    """Its log-in goes by the client that proves two factors, which may ask for groups; no token
+    carries them for it.
+    """
+    result = of(DOOR + SERVERS + "console: {groups: [admins]}\n")
+    found = clients(result)
+
+    uris = {name: client["redirect_uris"] for name, client in found.items()}
+    assert [name for name in uris if any("/authz/admin/" in uri for uri in uris[name])] == [
+        "authz-two-factor"
+    ]
+    assert "groups" in found["authz-two-factor"]["scopes"]
+    assert "access_token" not in oidc(result)["claims_policies"]["authz-front-door"]
+    assert "admin" not in of(DOOR + SERVERS).yaml()
+
+
 def test_groups_are_asked_for_where_a_rule_needs_them(of: Of) -> None:
     """They come into the access token without a client's asking for them."""
     result = of(DOOR + SERVERS.replace("scopes: [mcp:files]", "groups: [staff]"))

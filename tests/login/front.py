@@ -275,7 +275,15 @@ def _with_more(client: Any) -> Any:
     if not client.client_id.startswith("authz-"):
         return client
     scopes = dict.fromkeys((*client.scopes, "mcp:admin"))
-    return replace(client, scopes=tuple(scopes), audience=(*client.audience, OPEN))
+    return replace(
+        client,
+        scopes=tuple(scopes),
+        audience=(*client.audience, OPEN),
+        redirect_uris=(
+            *client.redirect_uris,
+            *(f"{GATEWAY}/authz/{page}/callback" for page in ("admin", "log-ins")),
+        ),
+    )
 
 
 __all__ = ["FILES", "HOME", "NOTES"]

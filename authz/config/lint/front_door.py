@@ -260,6 +260,17 @@ def _approvals(config: Config) -> Iterator[Fault]:
             )
 
 
+def _console(config: Config) -> Iterator[Fault]:
+    """Find a console that nobody could log in at."""
+    if config.console is not None and config.front_door is None:
+        yield error(
+            ("console",),
+            "nobody can log in there: there is no front_door section",
+            f"{_CONFIGURE}, or leave console out",
+            _SECTION,
+        )
+
+
 CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _missing,
     _unused,
@@ -273,4 +284,5 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _hidden_scopes,
     _scope_words,
     _approvals,
+    _console,
 )

@@ -10,7 +10,8 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -32,8 +33,6 @@ from authz.login.web.client_description import (
 from authz.login.web.scope_list import scope_lines
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_STYLE: Final = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-_SCRIPT: Final = (_TEMPLATES / "times.js").read_text(encoding="utf-8")
 
 
 def _source_hash(text: str) -> str:
@@ -41,12 +40,41 @@ def _source_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
-_STYLE_SOURCE: Final = _source_hash(_STYLE)
-# Trusted Types: what makes a script or an element of a text is refused to the script, too.
-_SCRIPT_POLICY: Final = (
-    f"; script-src {_source_hash(_SCRIPT)}"
-    "; require-trusted-types-for 'script'; trusted-types 'none'"
-)
+@dataclass(frozen=True, slots=True)
+class PageAssets:
+    """Hold what a page has inline: a style and a script of ours, each allowed by its hash.
+
+    Attributes:
+        style, script: their text.
+    """
+
+    style: str
+    script: str
+
+    def policy(self, *, has_form: bool, has_script: bool) -> str:
+        """Return the Content-Security-Policy of a page with them."""
+        form = "'self'" if has_form else "'none'"
+        # Trusted Types: what makes a script or an element of a text is refused to the script, too.
+        script = (
+            f"; script-src {_source_hash(self.script)}"
+            "; require-trusted-types-for 'script'; trusted-types 'none'"
+        )
+        return (
+            f"default-src 'none'; style-src {_source_hash(self.style)}; form-action {form}; "
+            "frame-ancestors 'none'; base-uri 'none'"
+        ) + (script if has_script else "")
+
+
+def read_assets(styles: Sequence[str], scripts: Sequence[str]) -> PageAssets:
+    """Return the assets of files among the templates, put together in this order."""
+    texts = [
+        "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+        for names in (styles, scripts)
+    ]
+    return PageAssets(*texts)
+
+
+_ASSETS: Final = read_assets(["style.css"], ["times.js"])
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,62}\Z")
 _URL: Final = re.compile(r"[!-~]{1,8192}\Z")  # printable ASCII: fit for a header
@@ -100,8 +128,6 @@ class Pages:
         self._environment.filters["time"] = format_time
         self._environment.filters["datetime"] = format_datetime
         self._environment.globals.update(
-            style=_STYLE,
-            script=_SCRIPT,
             gateway=self._gateway,
             issuer=urlsplit(issuer).netloc,
         )
@@ -207,6 +233,7 @@ class Pages:
         has_form: bool = False,
         has_times: bool = False,
         alone: bool = True,
+        assets: PageAssets = _ASSETS,
     ) -> Response:
         """Return a page.
 
@@ -218,12 +245,15 @@ class Pages:
             has_form: whether it has one, which leads to our own pages alone.
             has_times: whether it shows times, which our script turns into local ones.
             alone: whether it is cut off from whoever opened it.
+            assets: its style and script.
         """
-        text = self._environment.get_template(template).render(content, has_times=has_times)
+        text = self._environment.get_template(template).render(
+            content, has_times=has_times, style=assets.style, script=assets.script
+        )
         headers = _BASE_HEADERS | (_ALONE if alone else {})
         response = HTMLResponse(text, status, headers=headers)
-        response.headers["Content-Security-Policy"] = _policy(
-            has_form=has_form, has_times=has_times
+        response.headers["Content-Security-Policy"] = assets.policy(
+            has_form=has_form, has_script=has_times
         )
         response.headers["Referrer-Policy"] = _WITH_FORM if has_form else _WITHOUT
         if set_cookie is not None:
@@ -270,11 +300,3 @@ def format_duration(seconds: int | None) -> str:
             count = seconds // size
             return f"{count} {name}" + ("" if count == 1 else "s")
     return f"{seconds} second" + ("" if seconds == 1 else "s")
-
-
-def _policy(*, has_form: bool, has_times: bool) -> str:
-    form = "'self'" if has_form else "'none'"
-    return (
-        f"default-src 'none'; style-src {_STYLE_SOURCE}; form-action {form}; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ) + (_SCRIPT_POLICY if has_times else "")

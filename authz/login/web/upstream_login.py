@@ -287,16 +287,20 @@ class IdentifiedPerson(Generic[T]):
         context: what `begin` was given.
         identity: who logged in, and how.
         revocation: ends the tokens at Authelia: the background of the answer.
+        access_token: Authelia's, of this log-in.
+        expires_at: of that token, seconds since the epoch.
     """
 
     state: str = field(repr=False)
     context: T
     identity: LoginIdentity
     revocation: BackgroundTask
+    access_token: str = field(repr=False)
+    expires_at: int
 
 
 class IdentityLogin(Generic[T]):
-    """Log a person in only to learn who it is; the tokens are ended at once."""
+    """Log a person in only to learn who it is; whoever asks ends the tokens (`revocation`)."""
 
     def __init__(
         self, logins: BrowserLogins, kind: LoginKind[T], *, two_factor: bool, groups: bool = False
@@ -357,7 +361,14 @@ class IdentityLogin(Generic[T]):
             address_of(request),
             two_factor=self._two_factor,
         )
-        return IdentifiedPerson(response.state, response.login.context, found.identity, revocation)
+        return IdentifiedPerson(
+            response.state,
+            response.login.context,
+            found.identity,
+            revocation,
+            found.tokens.access_token,
+            found.tokens.expires_at,
+        )
 
     async def _accept(self, request: Request) -> AcceptedResponse[T]:
         try:

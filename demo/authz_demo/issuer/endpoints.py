@@ -133,7 +133,9 @@ async def userinfo(issuer: StandInIssuer, request: Request) -> Response:
                 ErrorCode.INSUFFICIENT_SCOPE, "The granted scope was missing the 'openid' scope."
             )
         )
-    claims = person_claims(issuer, user, found.scopes)
+    # Of the directory as it is now, whatever was true when the token was made.
+    current = issuer.config.user(user.username)
+    claims = {} if current is None else person_claims(issuer, current, found.scopes)
     if "email" in claims:
         claims["email_verified"] = True
     if "name" in claims:

@@ -1,0 +1,208 @@
+"""Who may use the console: log in, be judged at every request, log out.
+
+Invariant: no page of the console but the one that leads to the log-in is shown, and nothing is
+done, without a session that its rule admits at that very request (tests/login/console/
+test_access.py).
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from authz.core.browser_session import BrowserRule
+from authz.core.ledger import UnavailableError
+from authz.core.second_factor import LEEWAY, Method
+from authz.login.service import ports
+from authz.login.web import error_pages
+from authz.login.web.browser_sessions import (
+    AdmittedPerson,
+    BrowserSessions,
+    SessionRefusal,
+)
+from authz.login.web.cookies import BrowserCookies, empty_purpose, read_form
+from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
+from authz.login.web.rendering import Pages, redirect
+from authz.login.web.upstream_login import (
+    BrowserLogins,
+    IdentifiedPerson,
+    IdentityLogin,
+    login_kind,
+)
+
+PATH: Final = "/authz/admin"
+
+NOT_IN_GROUP: Final = ErrorPage(
+    403,
+    "This console is not for your account",
+    "You are logged in, but in none of the groups that may use it. The people who run this gateway "
+    "can change that.",
+    "console: not in a group",
+)
+NO_SECOND_FACTOR: Final = ErrorPage(
+    403,
+    "You logged in without the second factor that this console asks for",
+    "Log out at the log-in service, then open the console again and use your second factor: the "
+    "one-time code, where only that is taken.",
+    "console: no second factor",
+)
+REVOKED: Final = ErrorPage(
+    403,
+    "Your log-ins were revoked",
+    "Nothing was done. Somebody else who runs this gateway can lift that; a new log-in helps only "
+    "where it is said that new ones pass.",
+    "console: revoked",
+)
+TOO_OLD: Final = ErrorPage(
+    403,
+    "Your log-in is too old for this",
+    "Log out at the log-in service, then open the console again.",
+    "console: log-in too old",
+)
+SESSION_OVER: Final = ErrorPage(
+    403,
+    "You are not logged in at the console any more",
+    "Nothing was done. Open the console again and log in.",
+    "console: no session",
+)
+_REFUSED: Final = {
+    SessionRefusal.NOT_IN_GROUP: NOT_IN_GROUP,
+    SessionRefusal.NO_SECOND_FACTOR: NO_SECOND_FACTOR,
+    SessionRefusal.REVOKED: REVOKED,
+    SessionRefusal.NO_SESSION: SESSION_OVER,
+    SessionRefusal.TOO_OLD: TOO_OLD,
+}
+
+_LOGIN: Final = login_kind("console", f"{PATH}/callback", lambda _: {"kept": {}}, lambda _: None)
+_LOG_IN_FORM: Final = empty_purpose("console-log-in")
+LOG_OUT_FORM: Final = empty_purpose("console-log-out")
+
+Handler = Callable[[Request, AdmittedPerson], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSettings:
+    """Hold what authz.yaml says of the console.
+
+    Attributes:
+        rule: who may use it.
+        lifetime: seconds of one session, and the greatest age of the log-in that begins it.
+    """
+
+    rule: BrowserRule
+    lifetime: int
+
+
+class ConsoleAccess:
+    """Let operators in."""
+
+    def __init__(
+        self,
+        settings: ConsoleSettings,
+        *,
+        origin: str,
+        sessions: BrowserSessions,
+        logins: BrowserLogins,
+        cookies: BrowserCookies,
+        pages: Pages,
+        errors: ErrorResponder,
+        clock: Callable[[], float],
+        log: ports.StepLog,
+    ) -> None:
+        """Take what authz.yaml says, the gateway's origin, and the parts.
+
+        Raises:
+            ValueError: for a rule that asks for no group or no second factor.
+        """
+        factor = settings.rule.second_factor
+        if not settings.rule.groups or factor is None or factor.method == Method.NONE:
+            raise ValueError("the console asks for a group and a second factor")
+        self._settings = settings
+        self._url = origin + PATH
+        self._sessions = sessions
+        self._login = IdentityLogin(logins, _LOGIN, two_factor=True, groups=True)
+        self._cookies = cookies
+        self._pages = pages
+        self._errors = errors
+        self._clock = clock
+        self._log = log
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route(f"{PATH}/log-in", self.log_in, methods=["POST"]),
+            Route(_LOGIN.callback, self.callback, methods=["GET"]),
+            Route(f"{PATH}/log-out", self.guard(self._log_out), methods=["POST"]),
+        ]
+
+    def guard(
+        self, handler: Handler, *, is_home: bool = False
+    ) -> Callable[..., Awaitable[Response]]:
+        """Return what answers a request for a page: the handler, for whom the rule lets in.
+
+        Args:
+            handler: shows a page or does something.
+            is_home: whether who has no session is shown the way to the log-in there.
+        """
+
+        async def guarded(request: Request) -> Response:
+            judged = await self._sessions.judge(request, self._settings.rule)
+            if isinstance(judged, AdmittedPerson):
+                return await handler(request, judged)
+            if judged is SessionRefusal.NO_SESSION and request.method in {"GET", "HEAD"}:
+                return self._way_in(request) if is_home else redirect(self._url)
+            raise PageError(_REFUSED[judged])
+
+        return guarded
+
+    async def log_in(self, request: Request) -> Response:
+        """Send the person to the issuer, after a click."""
+        self._cookies.check_post(request, await read_form(request), _LOG_IN_FORM)
+        return await self._login.begin(request, None, self._settings.lifetime)
+
+    async def callback(self, request: Request) -> Response:
+        """Take the issuer's response, and begin a session for whom the rule lets in."""
+        try:
+            found = await self._login.finish(request)
+        except PageError as error:
+            return self._errors.redirect_to_error(request, error.page)
+        response = redirect(self._url)
+        refused = await self._begin(request, response, found)
+        if refused is not None:
+            self._log("console", "refused", subject=found.identity.subject, detail=refused.note)
+            response = self._errors.redirect_to_error(request, refused, log_out=True)
+            response.background = found.revocation
+            return response
+        self._log("console", "logged_in", subject=found.identity.subject)
+        self._cookies.end_login(request, response, found.state)
+        return response
+
+    async def _begin(
+        self, request: Request, response: Response, found: IdentifiedPerson[None]
+    ) -> ErrorPage | None:
+        """Begin a session; return why there is none."""
+        age = self._clock() - found.identity.auth_time
+        if not -LEEWAY <= age <= self._settings.lifetime + LEEWAY:
+            return TOO_OLD
+        try:
+            judged = await self._sessions.begin(
+                request, response, found, self._settings.rule, self._settings.lifetime
+            )
+        except UnavailableError:
+            return error_pages.AWAY
+        return None if isinstance(judged, AdmittedPerson) else _REFUSED[judged]
+
+    async def _log_out(self, request: Request, person: AdmittedPerson) -> Response:
+        self._cookies.check_post(request, await read_form(request), LOG_OUT_FORM)
+        response = redirect(self._url)
+        await self._sessions.end(request, response)
+        self._log("console", "logged_out", subject=person.session.subject)
+        return response
+
+    def _way_in(self, request: Request) -> Response:
+        token, cookie = self._cookies.form_token(request, _LOG_IN_FORM, None)
+        content = {"form_token": token}
+        return self._pages.page("console/log_in.html", content, set_cookie=cookie, has_form=True)

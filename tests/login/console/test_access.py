@@ -1,0 +1,286 @@
+"""Who may use the console, against the whole front door with a real Valkey and the stand-in."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from authz.core.browser_session import BrowserRule
+from authz.core.principal import Person
+from authz.core.second_factor import Method, SecondFactor
+from authz.ledger.keys import person_field
+from authz.ledger.records import Revocation
+from authz.login.console.access import ConsoleAccess, ConsoleSettings
+from authz.login.protocol.values import UpstreamLogin
+from authz.login.web.browser_sessions import COOKIE
+from tests.demo.kit import ISSUER, JOHN
+from tests.login.conftest import Play
+from tests.login.console.console_kit import (
+    HOME,
+    Operator,
+    change_person,
+    is_console,
+    with_console,
+)
+from tests.login.front import GATEWAY, FrontDoorClient, FrontDoorStage, bob, onward
+from tests.login.web.pages_kit import FROM_OUR_PAGE, forms, words
+
+SECTIONS = ("", "/log-ins", "/clients", "/revocations", "/proofs", "/refusals", "/limits", "/rules")
+
+
+def test_an_operator_logs_in_with_a_second_factor_and_leaves(play: Play) -> None:
+    """A person of a named group gets in by password and TOTP, is shown the console, and logs out
+    for good: the cookie of before counts no more, and what the issuer gave is not in any page.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        first = await operator.get()
+        assert "with your second factor" in words(first)
+        assert "log-out" not in first.text
+        page = await operator.log_in()
+        assert is_console(page)
+        assert "john" in words(page)
+        cookies = dict(operator.browser.cookies)
+        left = await operator.follow(await operator.click(page, "Log out"))
+        assert not is_console(left)
+        again = await operator.browser.get(HOME, headers={"Cookie": f"{COOKIE}={cookies[COOKIE]}"})
+        assert not is_console(again)
+        (pushed,) = found.upstream.calls("pushed-authorization-request")
+        assert b"client_id=authz-two-factor" in pushed.content
+        assert b"groups" in pushed.content
+
+    play(scene, with_console)
+
+
+def test_without_a_console_there_is_none(play: Play) -> None:
+    """Left out of authz.yaml, no path of the console is there."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        for path in (*SECTIONS, "/log-in", "/callback"):
+            assert (await Operator(found).get(path)).status_code == 404
+
+    play(scene)
+
+
+def test_without_a_group_nobody_gets_in(play: Play) -> None:
+    """A person of no named group is told so, gets no session, and the log names the refusal."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found, bob())
+        refused = await operator.log_in()
+        assert refused.status_code == 403
+        assert "not for your account" in words(refused)
+        assert COOKIE not in operator.browser.cookies
+        assert not is_console(await operator.get())
+        assert ("console", "refused") in [
+            (line.get("step"), line.get("outcome")) for line in found.lines()
+        ]
+
+    play(scene, with_console)
+
+
+def test_without_the_one_time_code_nobody_gets_in(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log-in that proves a password only, or a second factor that is no one-time code, is
+    refused, whatever client of ours it was made by.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        exchange = found.built.upstream.exchange
+        for amr in (
+            frozenset({"pwd", "kba"}),
+            frozenset({"mfa", "pop", "hwk"}),
+            frozenset({"otp"}),
+        ):
+
+            async def weaker(amr: frozenset[str] = amr, **asked: Any) -> UpstreamLogin:
+                login = await exchange(**asked)
+                return replace(login, identity=replace(login.identity, amr=amr))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(found.built.upstream, "exchange", weaker)
+                operator = Operator(found)
+                refused = await operator.log_in()
+            assert refused.status_code == 403
+            assert "second factor" in words(refused)
+            assert not is_console(await operator.get())
+
+    play(scene, with_console)
+
+
+async def _revoke(found: FrontDoorStage, until: int | None) -> None:
+    await found.ledger.revoke(person_field(Person(ISSUER, JOHN)), Revocation(until, None, ""))
+
+
+def end_tokens(found: FrontDoorStage) -> None:
+    for token in found.issuer.memory.tokens.values():
+        token.grant.revoked = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda found: change_person(found, JOHN, groups=("dev",)), id="group"),
+        pytest.param(lambda found: _revoke(found, None), id="revoked"),
+        pytest.param(lambda found: _revoke(found, int(time.time()) + 60), id="revoked-until-now"),
+        pytest.param(end_tokens, id="token-ended"),
+    ],
+)
+def test_a_change_counts_at_the_next_request(
+    play: Play, change: Callable[[FrontDoorStage], object]
+) -> None:
+    """Who leaves the group, is revoked, or whose log-in ended at the issuer, is out at once: for
+    what is shown and for what is done.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        page = await operator.log_in()
+        assert is_console(page)
+        result = change(found)
+        if hasattr(result, "__await__"):
+            await result
+        for path in SECTIONS:
+            assert not is_console(await operator.get(path))
+        sent = await operator.click(page, "Log out")
+        assert sent.status_code == 403
+
+    play(scene, with_console)
+
+
+def test_a_session_ends_by_itself(play: Play) -> None:
+    """After its time a session counts no more, whatever was done meanwhile."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        now = time.time()
+        assert is_console(await operator.log_in())
+        found.built.clock = lambda: now
+        (key,) = found.keys("browser-session")
+        ttl = found.valkey.command("PTTL", key)
+        assert 0 < ttl <= 1_800_000
+        found.valkey.command("DEL", key)
+        assert not is_console(await operator.get())
+
+    play(scene, with_console)
+
+
+def test_nobody_gets_in_while_the_issuer_or_redis_is_away(play: Play) -> None:
+    """Where groups cannot be read, the console says that something is away, and does nothing."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        page = await operator.log_in()
+        found.upstream.away = True
+        assert (await operator.get()).status_code == 503
+        assert (await operator.click(page, "Log out")).status_code == 503
+        found.upstream.away = False
+        assert is_console(await operator.get())
+
+    play(scene, with_console)
+
+
+def test_a_token_of_an_mcp_client_or_machine_opens_nothing(play: Play) -> None:
+    """No bearer token, and no cookie made of one, is a session: a machine has none."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
+        await client.register()
+        code = (await client.log_in())["code"]
+        token = (await client.exchange(code)).json()["access_token"]
+        browser = found.browser()
+        for headers in (
+            {"Authorization": f"Bearer {token}"},
+            {"Cookie": f"{COOKIE}={token}"},
+            {"Cookie": f"{COOKIE}={'a' * 43}"},
+            {"Cookie": f"{COOKIE}={'a' * 43}; {COOKIE}={'a' * 43}"},
+            {"Cookie": f"{COOKIE}="},
+        ):
+            for path in SECTIONS:
+                page = await browser.get(HOME + path, headers=headers)
+                assert not is_console(page)
+                assert "Refusals" not in page.text
+
+    play(scene, with_console)
+
+
+def test_a_session_is_no_log_in_of_the_persons_own_page(play: Play) -> None:
+    """The cookie of a person's own page opens no console, though it is the same person."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        own = await operator.browser.get(f"{GATEWAY}/authz/log-ins")
+        sent = await operator.click(own)
+        callback = await operator.person.log_in(operator.browser, onward(sent))
+        await operator.browser.get(callback)
+        assert "in your name" in words(await operator.browser.get(f"{GATEWAY}/authz/log-ins"))
+        assert not is_console(await operator.get())
+
+    play(scene, with_console)
+
+
+def test_forms_of_other_sites_and_browsers_do_nothing(play: Play) -> None:
+    """A form counts from our page in this browser alone: not from another origin or site, without
+    its token, with another form's or another browser's.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator, other = Operator(found), Operator(found)
+        page = await operator.log_in()
+        foreign = await other.log_in()
+        for headers in (
+            {},
+            {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+            {"Origin": "null"},
+            FROM_OUR_PAGE | {"Sec-Fetch-Site": "same-site"},
+        ):
+            assert (await operator.click(page, "Log out", headers=headers)).status_code == 403
+        (_, fields) = forms(foreign)[-1]
+        for token in ("", "x", fields["form_token"]):
+            sent = await operator.click(page, "Log out", form_token=token)
+            assert sent.status_code == 403
+        assert is_console(await operator.get())
+        assert (await operator.browser.get(f"{HOME}/log-out")).status_code == 405
+
+    play(scene, with_console)
+
+
+def test_pages_cannot_be_framed_kept_or_made_to_load_anything(play: Play) -> None:
+    """Every page has the strict headers; its style and script are ours alone, by their hashes."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        page = await operator.log_in()
+        policy = page.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert page.headers["x-frame-options"] == "DENY"
+        assert page.headers["cache-control"] == "no-store"
+        assert page.headers["cross-origin-opener-policy"] == "same-origin"
+        assert " style=" not in page.text
+        assert page.text.count("<script") == 1
+
+    play(scene, with_console)
+
+
+def test_a_rule_that_asks_for_nothing_is_no_rule() -> None:
+    """A console without a group or second factor cannot be built."""
+    totp, none = SecondFactor(Method.TOTP), SecondFactor(Method.NONE)
+    for rule in (
+        BrowserRule(None, totp),
+        BrowserRule(frozenset(), totp),
+        BrowserRule(frozenset("a")),
+        BrowserRule(frozenset("a"), none),
+    ):
+        with pytest.raises(ValueError, match="group and a second factor"):
+            ConsoleAccess(ConsoleSettings(rule, 60), **dict.fromkeys(_PARTS))  # type: ignore[arg-type]
+
+
+_PARTS = (
+    "origin", "sessions", "logins", "cookies", "pages", "errors", "clock", "log",
+)  # fmt: skip
