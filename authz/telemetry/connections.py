@@ -127,6 +127,7 @@ class Connections:
         self._by_client: dict[str, str] = {}  # of clients that have registered
         self._latest: dict[str, str] = {}  # by network
         self._unproved: dict[str, OrderedDict[str, None]] = {}  # by network of the first event
+        self._all_unproved: OrderedDict[str, None] = OrderedDict()
         self.left_out = 0
 
     def add(self, event: ConnectionEvent) -> None:
@@ -212,6 +213,7 @@ class Connections:
         self._make_room(event.network)
         self._stories[story.id] = story
         self._unproved.setdefault(event.network, OrderedDict())[story.id] = None
+        self._all_unproved[story.id] = None
         return story
 
     def _index(self, story: Story, event: ConnectionEvent) -> None:
@@ -237,11 +239,11 @@ class Connections:
             self._drop(self._stories[next(iter(self._unproved[network]))])
             self.left_out += 1
         if len(self._stories) >= _STORIES:
-            oldest = next(iter(self._stories.values()))
-            self._drop(next((s for s in self._stories.values() if not s.is_proved), oldest))
+            self._drop(self._stories[next(iter(self._all_unproved or self._stories))])
             self.left_out += 1
 
     def _forget_unproved(self, story: Story) -> None:
+        self._all_unproved.pop(story.id, None)
         first = story.events[0].network
         mine = self._unproved.get(first)
         if mine is not None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.cli.connections import collect
+from authz.telemetry import connections
 from authz.telemetry.connection_advice import advise
 from authz.telemetry.connection_events import Stage
 from authz.telemetry.connections import Story
@@ -179,6 +180,27 @@ def test_a_stranger_pushes_out_no_story_of_another_network() -> None:
     assert found.left_out == 15_000 - 20
     sizes = [len(each) for each in vars(found).values() if isinstance(each, dict)]
     assert max(sizes) <= 2 * len(kept)
+
+
+@pytest.mark.attack("stories-pushed-out")
+def test_many_log_ins_cost_no_more_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is made without looking through all that somebody has logged in to; the oldest goes."""
+    asked = 0
+
+    def is_proved(_: Story) -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    monkeypatch.setattr(connections, "_STORIES", 200)
+    monkeypatch.setattr(Story, "is_proved", property(is_proved))
+    lines = [
+        step(BASE + n, "token", network=OTHER, attempt=f"x{n}", grant=f"{n:x}") for n in range(600)
+    ]
+    kept = collect(lines, 0, ordered=True).stories()
+
+    assert [story.id for story in kept] == [f"x{n}" for n in range(400, 600)]
+    assert asked <= 2 * len(lines)
 
 
 @pytest.mark.attack("stories-pushed-out")
