@@ -35,6 +35,7 @@ from authz.setup.authority import (
     read_authority,
 )
 from authz.setup.certificates import issue, new_authority
+from authz.setup.dashboards import DASHBOARDS, dashboard_json
 from authz.setup.folder import OWNER, FileOutcome, Folder
 
 ANSWERS: Final = location.ANSWERS
@@ -65,6 +66,8 @@ _TEMPLATES: Final = {
     "firewall.nft": "firewall.nft",
     CONFIGURATION: "authz.yaml",
     "alertmanager/alertmanager.yml": "alertmanager.yml",
+    "grafana/provisioning/dashboards/authz.yml": "grafana-dashboards.yml",
+    "grafana/provisioning/datasources/prometheus.yml": "grafana-datasource.yml",
     "prometheus/prometheus.yml": "prometheus.yml",
     "prometheus/rules.yml": "rules.yml",
     "redis/valkey.conf": "valkey.conf",
@@ -117,6 +120,8 @@ def write_folder(
     values["authority"] = (root / AUTHORITY).is_file()
     for name, template in _TEMPLATES.items():
         folder.put(configuration if name == CONFIGURATION else name, _text(template, values))
+    for dashboard in DASHBOARDS:
+        folder.put(f"grafana/dashboards/{dashboard.name}.json", dashboard_json(dashboard))
     if answers.ours:
         folder.put("authelia/configuration.yml", _text("configuration.yml", values))
         folder.folder("data/authelia", private=True)
@@ -124,6 +129,7 @@ def write_folder(
         "redis",
         "prometheus",
         "alertmanager",
+        "grafana",
         *(("tailscale",) if answers.funnel else ()),
     ):
         folder.folder(f"data/{name}", private=True)
@@ -199,6 +205,7 @@ def _secrets(folder: Folder, answers: SetupAnswers) -> None:
         folder.secret(_DOOR, new_private_key)
     # Compose wants the file to be there, whether or not the profile is used.
     folder.secret("secrets/tailscale_authkey", str)
+    folder.secret("secrets/grafana_admin", secrets.random_password)
     folder.secret("secrets/alert_receiver", str)  # whoever fills in a receiver puts it there
     if not answers.funnel:
         _certificate(folder, answers)

@@ -59,6 +59,8 @@ TAKEN = frozenset({
     "docker-compose.yml",
     "envoy/envoy.yaml",
     "firewall.nft",
+    "grafana/dashboards/overview.json",
+    "grafana/provisioning/datasources/prometheus.yml",
     "init.json",
     "prometheus/prometheus.yml",
     "prometheus/rules.yml",

@@ -260,7 +260,7 @@ def test_the_compose_file_has_what_it_names(tmp_path: Path, answers: SetupAnswer
     assert ("authelia" in file["services"]) == answers.ours
     assert all(
         file["networks"][name]
-        == ({} if name in {"edge", "out", "alerts-out"} else {"internal": True})
+        == ({} if name in {"edge", "out", "alerts-out", "dashboards"} else {"internal": True})
         for name in file["networks"]
     )
 
