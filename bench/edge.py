@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
 from authz.envoy.render import Topology, render
 from bench.load import undisturbed
 from bench.result import Found, compare, show

@@ -10,7 +10,6 @@ from typing import Any
 
 import hiredis
 import pytest
-from redis.asyncio import Redis
 
 from authz.local import valkey
 from authz.server.pyvoy import configured
@@ -39,11 +38,6 @@ def test_hiredis_reads_and_writes() -> None:
 
     assert reader.gets() == [b"PING", b"x"]
     assert reader.gets() is None
-
-
-def test_redis_py_knows_the_form_of_replies() -> None:
-    """`response_callbacks` reads replies of commands that differ between protocols."""
-    assert "INFO" in Redis().response_callbacks
 
 
 def test_pyvoy_tells_the_configuration_of_its_envoy() -> None:

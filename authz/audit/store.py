@@ -249,10 +249,10 @@ def _two_numbers(reply: object) -> tuple[int, int]:
 
 
 def _entries(reply: object) -> list[TrailEntry]:
-    """Read entries as redis-py or the server itself writes them; others are left out."""
+    """Read entries; what is none is left out."""
     found = list[TrailEntry]()
     for item in reply if isinstance(reply, list) else ():
-        if not isinstance(item, list | tuple) or len(item) != 2:  # noqa: PLR2004 - id and fields
+        if not isinstance(item, list) or len(item) != 2:  # noqa: PLR2004 - id and fields
             continue
         name, fields = item
         members = _members(fields)
@@ -264,8 +264,6 @@ def _entries(reply: object) -> list[TrailEntry]:
 
 
 def _members(fields: object) -> Mapping[bytes, bytes]:
-    if isinstance(fields, dict):
-        return fields
     if isinstance(fields, list) and len(fields) % 2 == 0:
         return dict(zip(fields[::2], fields[1::2], strict=True))
     return {}

@@ -28,8 +28,7 @@ from authz.doctor.outside import examine as examine_outside
 from authz.doctor.outside_http import OutsideClient
 from authz.doctor.run import DoctorOptions, examine, examine_host
 from authz.local.redis_location import as_its_service
-from authz.local.state import State
-from authz.local.up import default_folder
+from authz.local.state import State, default_folder
 
 TOKEN: Final = "AUTHZ_TOKEN"  # noqa: S105 - the variable's name
 _ADMIN: Final = Path("/run/authz/envoy-admin.sock")

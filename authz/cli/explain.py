@@ -37,7 +37,7 @@ from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
 from authz.core.strict_json import loads
 from authz.local.redis_location import as_its_service
-from authz.local.up import default_folder
+from authz.local.state import default_folder
 from authz.server.explain import explain
 from authz.server.sample import http_request
 from authz.telemetry.log_reader import (

@@ -45,8 +45,7 @@ from authz.ledger.revocations import (
     RevocationNote,
 )
 from authz.local.redis_location import shared_redis
-from authz.local.state import SetupError
-from authz.local.up import default_folder
+from authz.local.state import SetupError, default_folder
 
 T = TypeVar("T")
 _DIGEST: Final = 12  # characters of an id in the table: enough to tell one from another

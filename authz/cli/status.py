@@ -21,10 +21,10 @@ from authz.cli.common import (
 from authz.cli.compose_line import is_right_without_files
 from authz.config.addresses import AddressError, read_tcp
 from authz.config.digest import ConfigDigest
+from authz.config.endpoints import Tcp
 from authz.config.load import load, read_text
 from authz.config.location import init_folder
 from authz.config.problems import ConfigError, ConfigProblem
-from authz.config.value_types import Tcp
 from authz.doctor.running import (
     ProgramPlaces,
     RunningProgram,

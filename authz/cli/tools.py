@@ -53,8 +53,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.ledger.sightings import RedisSightings
 from authz.local.redis_location import shared_redis
-from authz.local.state import SetupError
-from authz.local.up import default_folder
+from authz.local.state import SetupError, default_folder
 from authz.server.tool_lists import ToolList, ToolListError, list_tools
 from authz.server.tool_rules import (
     UnknownArgument,

@@ -1,6 +1,5 @@
 """`authz up`: Envoy, Valkey and the service on this machine."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import click
 
 from authz.cli.common import FILE, command, config_argument
 from authz.config.load import load
-from authz.local.up import default_folder, once_ready, up
+from authz.local.state import default_folder
+from authz.local.up import become_up
 
 _EXAMPLES = """\
 examples:
@@ -26,8 +26,4 @@ def run(*, config: Path, state: Path | None, once: bool) -> int:
     settings = load(config, os.environ)  # its warnings are told by the service
     path = config.absolute()
     folder = state or default_folder(path)
-    when_ready = once_ready if once else None
-    # An issuer that comes later is waited for by a gateway, and not by somebody who tries it once.
-    return asyncio.run(
-        up(settings, path, folder, os.environ, when_ready=when_ready, patient=not once)
-    )
+    return become_up(settings, path, folder, os.environ, once=once)

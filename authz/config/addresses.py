@@ -6,7 +6,7 @@ On a command line a host may be a name: whoever types it knows the machine.
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 
 _MAX_PORT: Final = 65_535
 At = TypeVar("At", Tcp, Unix, Tcp | Unix)

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StrictBool, StrictInt
 
 from authz.config import urls, value_types
+from authz.config.endpoints import Tcp, Unix
 from authz.config.value_types import (
     AuditOr,
     Count,
@@ -24,9 +25,7 @@ from authz.config.value_types import (
     PerUser,
     Rate,
     Section,
-    Tcp,
     TlsVersion,
-    Unix,
     duration,
     field,
 )

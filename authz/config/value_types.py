@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-import limits
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from authz.config.endpoints import LONGEST_SOCKET, Tcp, Unix
 from authz.config.problems import WrongValueError, shown
 from authz.core import resource_uris
 from authz.core.conditions import (
@@ -161,11 +161,16 @@ _LONGEST_WINDOW: Final = 31 * 86400
 _LARGEST_QUOTA: Final = 1_000_000_000
 
 
+# The notation of the library `limits`, which costs a twentieth of a second to import (its test:
+# tests/config/test_value_types.py).
+_RATE: Final = r"([0-9]{1,12}) ?(?:/|per) ?(?:([1-9][0-9]{0,6}) ?)?(second|minute|hour|day|month)s?"
+_UNIT: Final = MappingProxyType({**dict(_WINDOWS), "month": 30 * 86400})
+
+
 def _rate(text: str) -> Rate:
-    # limits.parse alone would take "10/minute;5/second" for its first half and "1/0 minute" for
-    # "1/minute"; the pattern lets neither come here.
-    item = limits.parse(text)
-    rate = Rate(item.amount, item.get_expiry())
+    match = re.fullmatch(_RATE, text)
+    assert match is not None
+    rate = Rate(int(match[1]), int(match[2] or 1) * _UNIT[match[3]])
     if not 1 <= rate.quota <= _LARGEST_QUOTA:
         raise WrongValueError(
             f"{shown(text)} is out of range", f"write 1 to {_LARGEST_QUOTA} requests"
@@ -179,7 +184,7 @@ def _rate(text: str) -> Rate:
 
 RATE: Final = Notation(
     "a rate",
-    r"[0-9]{1,12} ?(?:/|per) ?(?:[1-9][0-9]{0,6} ?)?(?:second|minute|hour|day|month)s?",
+    _RATE,
     "60/minute",
     _rate,
 )
@@ -368,29 +373,6 @@ KEY_ID: Final = Notation("a key id of printable ASCII", r"[\x21-\x7e]{1,128}", "
 # --- listen addresses ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """Name an IP address and a port to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return the notation, IPv6 in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """Name a Unix socket, to listen on or to connect to."""
-
-    path: str
-
-    def __str__(self) -> str:
-        """Return the notation."""
-        return f"unix:{self.path}"
-
-
 _TCP: Final = r"(?:[0-9.]{7,15}|\[[0-9a-f:.]{2,45}\]):[0-9]{1,5}"
 # sockaddr_un.sun_path holds 108 bytes, the last of them NUL.
 _UNIX: Final = r"unix:/[\x21-\x7e]{1,106}"
@@ -422,8 +404,6 @@ def _listen(example: str) -> Notation:
     return Notation("an IP address with a port", _TCP, example, _tcp, _explain_listen)
 
 
-# Where to ask what listens on every address.
-UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 LISTEN: Final = _listen("0.0.0.0:8443")
 METRICS: Final = _listen("127.0.0.1:9464")
 SOCKET: Final = Notation(
@@ -435,9 +415,6 @@ SOCKET: Final = Notation(
 )
 
 # --- sockets of others -----------------------------------------------------------------------
-
-# sockaddr_un.sun_path holds 108 bytes, the last of them NUL (unix(7)).
-LONGEST_SOCKET: Final = 107
 
 
 def _explain_socket(text: str) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from authz.config.endpoints import Unix
 from authz.config.load import Settings
 from authz.config.problems import quoted
-from authz.config.value_types import Unix
 from authz.doctor.finding import Finding, note, ok, problem, warning
 
 PART: Final = "files"

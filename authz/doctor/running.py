@@ -16,9 +16,9 @@ from typing import Final
 from authz.config.addresses import AddressError, read_tcp
 from authz.config.changes import file_mount
 from authz.config.digest import ConfigDigest, parse_digest
+from authz.config.endpoints import UNSPECIFIED, Tcp
 from authz.config.load import Settings
 from authz.config.model import Config
-from authz.config.value_types import UNSPECIFIED, Tcp
 from authz.config.yaml_loader import UnreadableError, read_tree
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe

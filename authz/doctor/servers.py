@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 import httpx
 
 from authz.config import urls
+from authz.config.endpoints import Unix
 from authz.config.load import Settings
 from authz.config.model import ServerConfig
 from authz.config.problems import WrongValueError, quoted
-from authz.config.value_types import Unix
 from authz.core.catalogue import (
     Catalogue,
     PinState,

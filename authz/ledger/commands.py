@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from hiredis import pack_command
-from redis.typing import EncodableT
+
+# What an argument may be; numbers are written as Python writes them.
+Encodable = bytes | str | int | float
 
 _END: Final = b"\r\n"
 
@@ -19,14 +21,14 @@ class Packed(NamedTuple):
     text: bytes
 
 
-def pack(arguments: Sequence[EncodableT]) -> Packed:
+def pack(arguments: Sequence[Encodable]) -> Packed:
     """Encode arguments."""
     # The stub of pack_command knows only one argument. Its output begins with their number.
     _, _, text = pack_command(tuple(arguments)).partition(_END)  # type: ignore[arg-type]
     return Packed(len(arguments), text)
 
 
-def command(name: str, *arguments: EncodableT) -> bytes:
+def command(name: str, *arguments: Encodable) -> bytes:
     """Encode a command; a name of two words is two arguments."""
     return _whole([pack([*name.split(), *arguments])])
 

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
-
-from redis.asyncio import Redis
 
 from authz.core.approval import ApprovalKey
 from authz.core.identity_cache import IdentityCache
@@ -135,6 +134,19 @@ def _read_hash(reply: object) -> dict[bytes, bytes]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
+def _read_info(reply: object) -> dict[str, str]:
+    if not isinstance(reply, bytes):
+        raise InvalidReplyError("no information")
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+# What reads replies to commands that are not of one plain value.
+_READERS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
+    {"HGETALL": _read_hash, "INFO": _read_info}
+)
+
+
 class RedisLedger:
     """Answer queries with one atomic script call each, and write revocations and step-ups.
 
@@ -151,10 +163,6 @@ class RedisLedger:
         self._deadline = Deadline(options.timeout, patient=True)
         endpoint = parse_redis_url(options.url, options.username, options.password)
         self._pool = ConnectionPool(endpoint)
-        # redis-py's readers of replies, by command. It reads a missing reply to HGETALL as an empty
-        # hash; nothing may count as "nothing is revoked" but Redis' own word.
-        readers = Redis().response_callbacks
-        self._readers: Mapping[Any, Any] = {**readers, "HGETALL": _read_hash}
         self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
         self._slots = asyncio.Semaphore(options.connections)  # one for each connection
         self._lost_calls = 0  # that got no reply
@@ -306,8 +314,8 @@ class RedisLedger:
         """Return what readiness needs to know."""
         info = await self.command("INFO")
         try:
-            return RedisFacts(str(info["maxmemory_policy"]), info["role"] == "master")
-        except (KeyError, TypeError) as error:
+            return RedisFacts(info["maxmemory_policy"], info["role"] == "master")
+        except KeyError as error:
             raise UnavailableError("redis", "INFO lacks a field") from error
 
     async def aclose(self) -> None:
@@ -351,7 +359,7 @@ class RedisLedger:
 
     async def _send_command(self, name: str, *arguments: bytes | str | int) -> Any:
         reply = await self._send(command(name, *arguments))
-        reader = self._readers.get(name)
+        reader = _READERS.get(name)
         return reply if reader is None else reader(reply)
 
     async def _evaluate(self, script: Script, call: bytes) -> Any:

@@ -1,35 +1,23 @@
-"""What one `authz up` is made of: its services, their sockets, their environments.
+"""What one `authz up` is made of, from authz.yaml: Envoy's files, and what runs."""
 
-Invariant: only the service and the pages see our environment; Valkey and Envoy get files that hold
-no secret.
-"""
-
+import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from authz.config.addresses import worker_addresses
-from authz.config.load import Settings, load
-from authz.config.problems import ConfigError
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
+from authz.config.load import Settings
 from authz.envoy.files import ENVOY_FILE
 from authz.envoy.render import Topology, render_watched
-from authz.local.envoy import ADMIN, STATISTICS, envoy_service
-from authz.local.services import CHECK, PAGES, check_service, pages_service
+from authz.local.envoy import ADMIN, STATISTICS, write_files
+from authz.local.running import REDIS_URL, UpSettings, services_of
+from authz.local.services import CHECK, PAGES
 from authz.local.state import State
-from authz.local.valkey import valkey
 from authz.process.service import ServiceSpec
-
-# What `authz serve` takes from its environment in place of `redis`.
-REDIS_URL: Final = "AUTHZ_REDIS_URL"
-REDIS_USERNAME: Final = "AUTHZ_REDIS_USERNAME"
-REDIS_PASSWORD: Final = "AUTHZ_REDIS_PASSWORD"  # noqa: S105 - the variable's name
-REDIS_PASSWORD_FILE: Final = "AUTHZ_REDIS_PASSWORD_FILE"  # noqa: S105 - as above
-# All that Valkey and Envoy get of our environment: it may hold secrets of the service.
-_PLAIN: Final = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,53 +74,38 @@ class Deployment:
             trusted_ca=ssl.get_default_verify_paths().cafile or Topology().trusted_ca,
         )
 
-    def services(self, *, patient: bool) -> tuple[ServiceSpec, ...]:
-        """Write the services' files and return them in the order of their start.
+    def write(self, *, patient: bool) -> UpSettings:
+        """Write Envoy's files and return what runs.
+
+        Args:
+            patient: as of `UpSettings`.
+        """
+        config = self.settings.config
+        files = render_watched(self.settings, self.topology)
+        write_files(self.state, files)
+        given = config.redis.url is not None or REDIS_URL in self.env
+        return UpSettings(
+            configuration=str(self.configuration),
+            folder=str(self.state.folder),
+            metrics=config.telemetry.metrics,
+            workers=config.service.workers,
+            store=None if given else config.redis.deployment,
+            front_door=config.front_door is not None,
+            edge=digest_edge(files[ENVOY_FILE]),
+            patient=patient,
+            summary=self._summary(),
+        )
+
+    def services(self, running: UpSettings) -> tuple[ServiceSpec, ...]:
+        """Return the services in the order of their start.
 
         Raises:
             SetupError: where a program is missing, or the state folder cannot be used.
         """
-        plain = {name: value for name, value in self.env.items() if name in _PLAIN}
-        config, env = self.settings.config, dict(self.env)
-        stores: list[ServiceSpec] = []
-        if config.redis.url is None and REDIS_URL not in self.env:
-            store = valkey(
-                self.state,
-                plain,
-                deployment=config.redis.deployment,
-                front_door=config.front_door is not None,
-            )
-            stores.append(store.spec)
-            env.pop(REDIS_PASSWORD, None)
-            env[REDIS_URL], env[REDIS_USERNAME] = store.url, store.user
-            env[REDIS_PASSWORD_FILE] = str(store.password_file)
-        metrics = config.telemetry.metrics
-        workers = config.service.workers
-        checks = check_service(
-            self.state, self.configuration, metrics, env, patient=patient, workers=workers
-        )
-        answering = [checks]
-        if config.front_door is not None:
-            answering.append(pages_service(self.state, self.configuration, env))
-        if self.extras.quiet:
-            answering = [replace(spec, echo=None) for spec in answering]
-        files = render_watched(self.settings, self.topology)
-        return (*stores, *self.extras.services, *answering, envoy_service(self.state, files, plain))
+        others, quiet = self.extras.services, self.extras.quiet
+        return services_of(running, self.state, self.env, others=others, quiet=quiet)
 
-    def would_change(self) -> Sequence[str]:
-        """Return who runs with another configuration than authz.yaml now asks for."""
-        try:
-            settings = load(self.configuration, self.env, secrets=False)
-        except ConfigError:
-            return ()  # the service says what is wrong, and goes on as before
-        new, old = settings.config, self.settings.config
-        edges = [render_watched(each, self.topology) for each in (settings, self.settings)]
-        edge_differs = edges[0][ENVOY_FILE] != edges[1][ENVOY_FILE]
-        door_differs = (old.front_door is None) != (new.front_door is None)
-        found = (("Envoy", edge_differs), ("the front door", door_differs))
-        return [name for name, differs in found if differs]
-
-    def summary(self) -> str:
+    def _summary(self) -> str:
         """Return where everything is, for people."""
         config, state = self.settings.config, self.state
         rows = {
@@ -143,3 +116,8 @@ class Deployment:
         }
         lines = (f"\n  {name:<8} {where}" for name, where in rows.items())
         return "authz is up; Ctrl-C stops it" + "".join(lines)
+
+
+def digest_edge(text: str) -> str:
+    """Return the SHA-256 of an envoy.yaml, which Envoy reads only at its start."""
+    return hashlib.sha256(text.encode()).hexdigest()

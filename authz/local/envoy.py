@@ -25,19 +25,22 @@ _LOOK: Final = 0.05
 _OK: Final = 200
 
 
-def envoy_service(state: State, files: Mapping[str, str], env: dict[str, str]) -> ServiceSpec:
-    """Write Envoy's files and return it as a service.
+def write_files(state: State, files: Mapping[str, str]) -> None:
+    """Write Envoy's files: text by name, `envoy.yaml` among them."""
+    for name, text in files.items():
+        write_atomically(state.envoy / name, text)
+
+
+def envoy_service(state: State, env: dict[str, str]) -> ServiceSpec:
+    """Return Envoy as a service; its files are written.
 
     Args:
         state: the state folder, held; the admin socket is its `admin`.
-        files: text by name, `envoy.yaml` among them.
         env: the environment of Envoy.
 
     Raises:
         SetupError: where no Envoy is installed.
     """
-    for name, text in files.items():
-        write_atomically(state.envoy / name, text)
     admin = state.socket(ADMIN)
 
     async def ready() -> bool:

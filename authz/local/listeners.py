@@ -9,9 +9,9 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+from authz.config.endpoints import Tcp
 from authz.config.model import Config
 from authz.config.tls_files import tls_fault
-from authz.config.value_types import Tcp
 from authz.local.state import FAILED, MISCONFIGURED, SetupError
 
 _RESERVED: Final = (

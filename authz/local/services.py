@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import worker_addresses
-from authz.config.value_types import UNSPECIFIED, Tcp, Unix
+from authz.config.endpoints import UNSPECIFIED, Tcp, Unix
 from authz.local import probe
 from authz.local.envoy import STATISTICS
 from authz.local.state import State
 from authz.process.service import ServiceSpec
-from authz.telemetry.audit import as_text
 
 CHECK: Final = "check"
 PAGES: Final = "pages"
@@ -95,6 +94,8 @@ def pages_service(state: State, configuration: Path, env: dict[str, str]) -> Ser
 
 def readable(line: str) -> str:
     """Return a JSON line of the service in words, for a terminal; another line as it is."""
+    from authz.telemetry.audit import as_text  # noqa: PLC0415 - not where nobody reads
+
     try:
         record = json.loads(line)
         now = float(record.pop("time"))

@@ -11,12 +11,12 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from authz.config.endpoints import LONGEST_SOCKET
 from authz.config.files import read_regular, write_atomically
-from authz.config.value_types import LONGEST_SOCKET
 
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]*")
 _SOCKETS: Final = "run"
@@ -51,9 +51,11 @@ class State:
 
     Attributes:
         folder: absolute, mode 700.
+        lock: the descriptor of its lock; -1 where it is only looked at.
     """
 
     folder: Path
+    lock: int = field(default=-1, compare=False)
 
     def socket(self, name: str) -> Path:
         """Return the path of a service's socket; the name has 16 characters at most."""
@@ -81,6 +83,11 @@ class State:
         return self.folder / "redis-password"
 
 
+def default_folder(configuration: Path) -> Path:
+    """Return where the state of an authz.yaml is kept unless another folder is named."""
+    return configuration.absolute().parent / DEFAULT_NAME
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[State]:
     """Make the folder where it is missing, and hold it against other supervisors.
@@ -97,7 +104,7 @@ def held(folder: Path) -> Iterator[State]:
         raise SetupError(f"the state folder {path} cannot be used: {error.strerror}") from error
     try:
         _lock(lock, path)
-        yield State(path)
+        yield State(path, lock)
     finally:
         os.close(lock)
 

@@ -7,30 +7,17 @@ stop).
 
 import os
 import resource
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from authz.config.load import Settings
 from authz.local.deployment import NOTHING_ELSE, Deployment, Extras
 from authz.local.listeners import check_certificate, check_free
-from authz.local.state import DEFAULT_NAME, FAILED, SetupError, held
-from authz.process.group import STOPPED, ServiceGroup, Signals, WhenReady, loop_signals
-from authz.process.output import Console
+from authz.local.running import Say, replace_process, run_services, speaking
+from authz.local.state import FAILED, SetupError, held
+from authz.process.group import Signals, WhenReady, loop_signals
 from authz.process.service import ServiceTiming
-
-Say = Callable[[str], None]
-
-
-def default_folder(configuration: Path) -> Path:
-    """Return where the state of an authz.yaml is kept unless another folder is named."""
-    return configuration.absolute().parent / DEFAULT_NAME
-
-
-async def once_ready() -> int:
-    """End the run as soon as everything is ready: the `when_ready` of `--once-ready`."""
-    return STOPPED
 
 
 async def up(
@@ -46,7 +33,7 @@ async def up(
     signals: Signals = loop_signals,
     timing: ServiceTiming | None = None,
 ) -> int:
-    """Run everything until a signal, or `when_ready`, ends it.
+    """Run everything in this process until a signal, or `when_ready`, ends it.
 
     Args:
         settings: what `configuration` holds.
@@ -64,39 +51,63 @@ async def up(
         0 where it was stopped, 1 where a service could not start or the place is taken, 2 where
         what was asked for is wrong; or the code of `when_ready`.
     """
-    with _speaking(say) as speak:
+    with speaking(say) as speak:
         try:
-            with held(folder) as state:
-                _check_system()
-                check_certificate(settings.config)
-                check_free(settings.config)
-                _raise_file_limit()
-                what = Deployment(settings, configuration, state, env, extras)
-                services = what.services(patient=patient)
-
-                def reloaded() -> None:
-                    for name in what.would_change():
-                        speak(f"{name} keeps its configuration until `authz up` is started again")
-
-                supervisor = ServiceGroup(
-                    services, state.logs, speak, timing=timing, signals=signals, reloaded=reloaded
+            with _prepared(settings, configuration, folder, env, extras) as deployment:
+                running = deployment.write(patient=patient)
+                return await run_services(
+                    running,
+                    deployment.state,
+                    deployment.services(running),
+                    env,
+                    speak,
+                    when_ready=when_ready,
+                    signals=signals,
+                    timing=timing,
                 )
-                return await supervisor.run(when_ready, lambda: speak(what.summary()))
         except SetupError as error:
             speak(str(error))
             return error.code
 
 
-@contextmanager
-def _speaking(say: Say | None) -> Iterator[Say]:
-    if say is not None:
-        yield say
-        return
-    console = Console(sys.stdout)
+def become_up(
+    settings: Settings, configuration: Path, folder: Path, env: Mapping[str, str], *, once: bool
+) -> int:
+    """Prepare everything, and become the process that runs it (authz/local/running.py).
+
+    Args:
+        settings: as of `up`.
+        configuration: as of `up`.
+        folder: as of `up`.
+        env: as of `up`.
+        once: whether to stop as soon as all is ready.
+
+    Returns:
+        an exit code, where something keeps it from being run.
+    """
     try:
-        yield console.say
-    finally:
-        console.close()
+        with _prepared(settings, configuration, folder, env, NOTHING_ELSE) as deployment:
+            replace_process(deployment.write(patient=not once), deployment.state, env)
+    except SetupError as error:
+        print(error, flush=True)  # noqa: T201 - where `up` says it
+        return error.code
+
+
+@contextmanager
+def _prepared(
+    settings: Settings, configuration: Path, folder: Path, env: Mapping[str, str], extras: Extras
+) -> Iterator[Deployment]:
+    """Hold the state folder and find out whether everything can be run here.
+
+    Raises:
+        SetupError: where it cannot.
+    """
+    with held(folder) as state:
+        _check_system()
+        check_certificate(settings.config)
+        check_free(settings.config)
+        _raise_file_limit()
+        yield Deployment(settings, configuration, state, env, extras)
 
 
 def _check_system() -> None:

@@ -1,14 +1,14 @@
 """The grpcio transport: Envoy's ext_authz call and grpc.health.v1, on asyncio."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import grpc.aio
 
 from authz.envoy import codec, list_codec
+from authz.server.asgi import CheckBytes
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory
 
-CheckBytes = Callable[[bytes], Awaitable[bytes]]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 # An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.

@@ -5,12 +5,13 @@ import os
 import sys
 from contextlib import suppress
 
+from authz.server.grpc import GrpcTransport
 from authz.server.worker_ipc import WorkerChannel
 
 
 async def _serve(channel: WorkerChannel) -> int:
     try:
-        service = channel.build()
+        service = channel.build(GrpcTransport)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to know
         channel.send_failure(error)
         return 1

@@ -106,7 +106,8 @@ def _serve_pool(
 
 def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Recorder) -> int:
     """Serve in this process."""
-    from authz.server.service import Listeners, Service, tune_gc  # noqa: PLC0415 - only on grpcio
+    from authz.server.grpc import GrpcTransport  # noqa: PLC0415 - only on grpcio
+    from authz.server.service import Listeners, Service, tune_gc  # noqa: PLC0415 - as above
 
     def read_again() -> Settings:
         return load(Path(worker.configuration), env)
@@ -120,6 +121,7 @@ def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Reco
             listeners,
             recorder,
             worker.grace,
+            transport=GrpcTransport,
             file=Path(worker.configuration),
             envoy=watched,
             keeps_former=watched is not None,

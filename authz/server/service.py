@@ -19,11 +19,11 @@ from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
 from authz.server.activity_reporter import ActivityReporter, ReportedState
+from authz.server.asgi import CheckBytes
 from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
-from authz.server.grpc import CheckBytes, GrpcTransport
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
 from authz.server.processing import ProcessorFactory, ResponseProcessor
@@ -113,7 +113,7 @@ class Service:
         recorder: Recorder,
         grace: float,
         *,
-        transport: MakeTransport = GrpcTransport,
+        transport: MakeTransport,
         file: Path | None = None,
         envoy: WatchedFolder | None = None,
         keeps_former: bool = False,

@@ -16,7 +16,6 @@ from prometheus_client import generate_latest
 
 from authz.config.load import Settings, load, read
 from authz.server.envoy_follower import WatchedFolder
-from authz.server.grpc import GrpcTransport
 from authz.server.service import Listeners, MakeTransport, Service, tune_gc
 from authz.server.worker_control import (
     FAILED,
@@ -52,8 +51,8 @@ class WorkerChannel:
         self._socket.setblocking(False)
         self._metrics = Metrics()
 
-    def build(self, transport: MakeTransport = GrpcTransport) -> Service:
-        """Return the service.
+    def build(self, transport: MakeTransport) -> Service:
+        """Return the service on a transport.
 
         Raises:
             ConfigError: where the configuration is wrong.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from authz.config.endpoints import UNSPECIFIED
 from authz.config.location import ANSWERS, init_folder
 from authz.config.model import Config
-from authz.config.value_types import UNSPECIFIED
 from authz.setup.answers import AnswerError, SetupAnswers, from_json
 
 

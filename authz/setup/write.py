@@ -19,10 +19,10 @@ import jinja2
 from authz import __version__
 from authz.authelia import implied
 from authz.config import location
+from authz.config.endpoints import Unix
 from authz.config.key_files import new_private_key, public_half
 from authz.config.load import Settings, load
 from authz.config.schema import schema_text
-from authz.config.value_types import Unix
 from authz.envoy.files import BLIND, STATS_SOCKET, steps
 from authz.setup import secrets
 from authz.setup.answers import PORTAL, SetupAnswers, from_json

@@ -18,8 +18,8 @@ from typing import Final, Protocol
 
 import pyotp
 
+from authz.config.endpoints import Unix
 from authz.config.model import Login
-from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Extras
 from authz.process.service import ServiceSpec

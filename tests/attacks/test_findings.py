@@ -26,6 +26,7 @@ from authz.core.policy import DeclaredClient
 from authz.core.request import RefusedError
 from authz.envoy import codec
 from authz.server.assemble import Assembly
+from authz.server.grpc import GrpcTransport
 from authz.server.service import Listeners, Service
 from authz.telemetry.audit import EventLog, as_text, describe
 from authz.telemetry.metrics import Metrics
@@ -189,7 +190,7 @@ def test_the_last_configuration_wins(tmp_path: Path) -> None:
             read_so_far.append(load(path, {}))
             return read_so_far[-1]
 
-        service = Service(loading, {}, where, recorder(), 0.1)
+        service = Service(loading, {}, where, recorder(), 0.1, transport=GrpcTransport)
         running = asyncio.create_task(service.run())
         await service.started.wait()
         # An internal address that does not answer yet: its keys are waited for.

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from authz.config.endpoints import Unix
 from authz.config.model import Login
-from authz.config.value_types import Unix
 from authz.local.deployment import Extras
 from authz.process.service import ServiceSpec
 from authz.setup.certificates import write_certificates

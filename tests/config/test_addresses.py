@@ -3,9 +3,9 @@
 import pytest
 
 from authz.config.addresses import worker_addresses
+from authz.config.endpoints import Tcp, Unix
 from authz.config.load import read
 from authz.config.problems import ConfigError, ProblemSeverity
-from authz.config.value_types import Tcp, Unix
 
 TEXT = """\
 issuer: {{url: https://auth.example.test}}

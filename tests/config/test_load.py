@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from authz.config.endpoints import Tcp, Unix
 from authz.config.load import Settings, load, read
 from authz.config.problems import ConfigError, ProblemSeverity, field_name
-from authz.config.value_types import Rate, Tcp, Unix
+from authz.config.value_types import Rate
 from authz.config.yaml_loader import SIZE
 from authz.core.limits import Limit, Per
 from authz.core.methods import Counts

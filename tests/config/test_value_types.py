@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from authz.config import value_types
+from authz.config.endpoints import Tcp, Unix
 from authz.config.problems import WrongValueError
-from authz.config.value_types import CountedBy, Rate, Tcp, Unix, duration
+from authz.config.value_types import CountedBy, Rate, duration
 from authz.core.limits import Per
 
 AGE = duration("1s", "1d", "5m")

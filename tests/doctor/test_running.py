@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from authz.cli import main
 from authz.config.changes import FileMount
+from authz.config.endpoints import Tcp
 from authz.config.load import Settings, load
-from authz.config.value_types import Tcp
 from authz.doctor import running
 from authz.doctor.finding import Finding, Severity
 from authz.server.health import Health

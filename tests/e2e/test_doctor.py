@@ -6,7 +6,7 @@ import os
 from authz.config.load import load
 from authz.doctor.finding import has_problems
 from authz.doctor.run import DoctorOptions, examine
-from authz.local.deployment import REDIS_PASSWORD_FILE, REDIS_URL, REDIS_USERNAME
+from authz.local.running import REDIS_PASSWORD_FILE, REDIS_URL, REDIS_USERNAME
 from authz.local.state import State
 from authz.local.valkey import USER
 from tests.support.demo_environment import RunningEnvironment

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.config.compile import upstream_digest
+from authz.config.endpoints import Tcp, Unix
 from authz.config.load import Settings, load
-from authz.config.value_types import Rate, Tcp, Unix
+from authz.config.value_types import Rate
 from authz.envoy.files import (
     CERTIFICATE_FILE,
     CLUSTERS_FILE,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from authz.local import probe
-from authz.local.envoy import envoy_service
+from authz.local.envoy import envoy_service, write_files
 from authz.local.state import FAILED, State
 from authz.process.group import STOPPED
 from tests.process.stage import ServiceStage, listens, until
@@ -109,7 +109,8 @@ def _argv_of(path: Path) -> str:
 
 def test_stop_cuts_nobody_off(state: State, stage: ServiceStage) -> None:
     """A request in flight is answered: Envoy accepts nobody new, waits, and ends then."""
-    spec = envoy_service(state, _files(state), dict(os.environ))
+    write_files(state, _files(state))
+    spec = envoy_service(state, dict(os.environ))
 
     async def play() -> int:
         async with upstream(state) as behind, stage.playing(spec) as run:
@@ -132,7 +133,8 @@ def test_stream_does_not_hold_us(
 ) -> None:
     """What would last for hours is cut when the time for draining is over."""
     monkeypatch.setattr("authz.local.envoy._DRAIN", 0.1)
-    spec = envoy_service(state, _files(state), dict(os.environ))
+    write_files(state, _files(state))
+    spec = envoy_service(state, dict(os.environ))
 
     async def play() -> int:
         async with upstream(state) as behind, stage.playing(spec) as run:
@@ -154,7 +156,8 @@ def test_sockets(state: State, stage: ServiceStage) -> None:
     """It listens on the gateway's port and its admin socket, and nowhere else, not in the abstract
     namespace either.
     """
-    spec = envoy_service(state, _files(state), dict(os.environ))
+    write_files(state, _files(state))
+    spec = envoy_service(state, dict(os.environ))
 
     async def play() -> None:
         async with stage.playing(spec):
@@ -169,7 +172,8 @@ def test_sockets(state: State, stage: ServiceStage) -> None:
 
 def test_comes_back(state: State, stage: ServiceStage) -> None:
     """An Envoy that was killed is back, over the socket file that it left behind."""
-    spec = envoy_service(state, _files(state), dict(os.environ))
+    write_files(state, _files(state))
+    spec = envoy_service(state, dict(os.environ))
 
     async def play() -> None:
         async with stage.playing(spec):
@@ -182,7 +186,8 @@ def test_comes_back(state: State, stage: ServiceStage) -> None:
 
 def test_wrong_configuration(state: State, stage: ServiceStage) -> None:
     """Envoy's own words say why it does not start."""
-    spec = envoy_service(state, {"envoy.yaml": "admin: {nonsense: 1}\n"}, dict(os.environ))
+    write_files(state, {"envoy.yaml": "admin: {nonsense: 1}\n"})
+    spec = envoy_service(state, dict(os.environ))
 
     assert asyncio.run(stage.supervisor(spec).run()) == FAILED
     assert stage.said("envoy could not start: exit status 1")
@@ -191,7 +196,7 @@ def test_wrong_configuration(state: State, stage: ServiceStage) -> None:
 
 def test_files_are_private(state: State) -> None:
     """Envoy's files lie in its folder, readable for this user alone."""
-    envoy_service(state, _files(state) | {"certificate.yaml": "x: 1\n"}, {})
+    write_files(state, _files(state) | {"certificate.yaml": "x: 1\n"})
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.envoy.iterdir()}
     assert modes == {"envoy.yaml": 0o600, "certificate.yaml": 0o600}

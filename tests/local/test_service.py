@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from authz.config.value_types import Tcp
+from authz.config.endpoints import Tcp
 from authz.local.services import CHECK, check_service, readable
 from authz.local.state import State
 from authz.process.service import ServiceSpec

@@ -19,15 +19,18 @@ from typing import Any
 import httpx
 import pytest
 
+from authz.config.endpoints import Unix
 from authz.config.key_files import make_key
 from authz.config.load import Settings, load
-from authz.config.value_types import Unix
 from authz.local import probe
 from authz.local.deployment import Deployment, Extras
-from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, held
-from authz.local.up import default_folder, once_ready, up
+from authz.local.restarts import restarts_of_up
+from authz.local.running import UpSettings, once_ready
+from authz.local.state import DEFAULT_NAME, FAILED, MISCONFIGURED, State, default_folder, held
+from authz.local.up import up
 from authz.local.valkey import ALLOCATOR
 from authz.process.group import STOPPED
+from authz.process.service import ServiceSpec
 from tests.process.stage import DEADLINE, ServiceStage, gone, listens, until, wait_until
 
 _FILE = """\
@@ -331,14 +334,18 @@ def _deployment(
     return Deployment(site.settings(), site.file, state, env, extras or Extras())
 
 
+def _services(
+    site: UpSite, state: State, env: Mapping[str, str], extras: Extras | None = None
+) -> tuple[ServiceSpec, ...]:
+    deployment = _deployment(site, state, env, extras)
+    return deployment.services(deployment.write(patient=True))
+
+
 def test_environments(site: UpSite, place: Path) -> None:
     """The service gets our environment and Valkey's place; the others get no secret."""
     env = {"PATH": "/bin", "AUTHZ_REDIS_PASSWORD": "stale", "SECRET": "x", "TZ": "UTC"}
     with held(place / "state") as state:
-        given = {
-            spec.name: dict(spec.env)
-            for spec in _deployment(site, state, env).services(patient=True)
-        }
+        given = {spec.name: dict(spec.env) for spec in _services(site, state, env)}
 
     plain = {"PATH": "/bin", "TZ": "UTC"}
     assert given["valkey"] == plain | ALLOCATOR
@@ -357,7 +364,7 @@ def test_given_redis(place: Path, by: str) -> None:
     more = "redis: {url: unix:///run/redis.sock}" if by == "file" else ""
     env = {} if by == "file" else {"AUTHZ_REDIS_URL": "unix:///run/redis.sock"}
     with held(place / "state") as state:
-        services = _deployment(UpSite(place, more), state, env).services(patient=True)
+        services = _services(UpSite(place, more), state, env)
 
     assert [spec.name for spec in services] == ["service", "envoy"]
     assert services[0].env == env
@@ -366,7 +373,7 @@ def test_given_redis(place: Path, by: str) -> None:
 def test_deployment_name(place: Path) -> None:
     """The embedded Valkey's user may touch the keys of the configured deployment."""
     with held(place / "state") as state:
-        _deployment(UpSite(place, "redis: {deployment: other}"), state, {}).services(patient=True)
+        _services(UpSite(place, "redis: {deployment: other}"), state, {})
         text = (state.valkey / "valkey.conf").read_text()
 
     assert "~{other}:* " in text
@@ -380,7 +387,7 @@ def test_extras(site: UpSite, stage: ServiceStage, place: Path) -> None:
         Unix("/run/issuer.sock"),
     )
     with held(place / "state") as state:
-        services = _deployment(site, state, {}, extras).services(patient=True)
+        services = _services(site, state, {}, extras)
         text = "".join(path.read_text() for path in state.envoy.glob("*.yaml"))
 
     assert [spec.name for spec in services] == ["valkey", "issuer", "notes", "service", "envoy"]
@@ -401,10 +408,10 @@ def test_extras(site: UpSite, stage: ServiceStage, place: Path) -> None:
 def test_edge_would_change(site: UpSite, place: Path, old: str, new: str, expected: bool) -> None:
     """A reload for which Envoy has to be started again is told from one that it follows."""
     with held(place / "state") as state:
-        deployment = _deployment(site, state, ENV)
-        assert deployment.would_change() == []
+        running = _deployment(site, state, ENV).write(patient=True)
+        assert restarts_of_up(running, ENV) == []
         site.file.write_text(site.file.read_text().replace(old, new))
-        assert list(deployment.would_change()) == (["Envoy"] if expected else [])
+        assert list(restarts_of_up(running, ENV)) == (["Envoy"] if expected else [])
 
 
 DOOR = "front_door: {key_file: KEY}"
@@ -421,9 +428,7 @@ def test_a_front_door_is_a_part(place: Path) -> None:
     """The pages start before Envoy, which is told their socket, with the service's own Redis."""
     site, env = _door(place), {"PATH": "/bin", "SECRET": "x"}
     with held(place / "state") as state:
-        services = {
-            spec.name: spec for spec in _deployment(site, state, env).services(patient=True)
-        }
+        services = {spec.name: spec for spec in _services(site, state, env)}
         text = (state.envoy / "clusters.yaml").read_text()
         acl = (state.valkey / "valkey.conf").read_text()
         socket = state.socket("pages")
@@ -440,17 +445,19 @@ def test_the_front_door_follows_a_reload_and_not_its_own_removal(place: Path) ->
     site = _door(place)
     with held(place / "state") as state:
         deployment = _deployment(site, state, ENV)
-        assert deployment.would_change() == []
+        running = deployment.write(patient=True)
+        assert restarts_of_up(running, ENV) == []
         more = "limits: [{per: user, rate: 1/day}]\nservers:"
         site.file.write_text(site.file.read_text().replace("servers:", more))
-        assert deployment.would_change() == []
-        pages = next(each for each in deployment.services(patient=True) if each.name == "pages")
+        assert restarts_of_up(running, ENV) == []
+        pages = next(each for each in deployment.services(running) if each.name == "pages")
         assert pages.reloads
         whole = site.file.read_text()
         site.file.write_text(
             "\n".join(line for line in whole.splitlines() if "front_door:" not in line)
         )
-        assert deployment.would_change() == ["the front door"]
+        assert restarts_of_up(running, ENV) == ["the front door"]
+        assert UpSettings.of(running.to_json()) == running
 
 
 def test_default_folder(place: Path) -> None:

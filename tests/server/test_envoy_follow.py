@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
 from authz.doctor import envoy as doctor
 from authz.envoy.files import ROUTES_FILE, replace_files
 from authz.envoy.render import Topology, render_watched

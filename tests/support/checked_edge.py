@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from authz.config.endpoints import Tcp, Unix
 from authz.config.load import Settings
-from authz.config.value_types import Tcp, Unix
 from authz.envoy.render import Topology, render
 from authz.server.check import Check
 from authz.server.grpc import GrpcTransport

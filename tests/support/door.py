@@ -28,7 +28,7 @@ from mcp.shared.auth import OAuthClientMetadata
 from pydantic import AnyUrl
 
 from authz.core.exchanges import SERVER_REQUESTS
-from authz.local import deployment
+from authz.local import running as running_up
 from authz.setup.certificates import CertificateFiles, write_certificates
 from authz_demo import front_door
 from authz_demo.client import Httpx2LoopbackTransport, LoginHandler, MemoryTokenStorage
@@ -351,7 +351,7 @@ def running_door(
         with ExitStack() as stack:
             # For the start alone: the whole runs for a session, and other tests beside it.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(deployment, "pages_service", known)
+                patch.setattr(running_up, "pages_service", known)
                 patch.setattr(front_door, "_SERVERS", _SERVERS)
                 change = partial(_whole, folder / "d")
                 whole = running_environment(

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from ruamel.yaml import YAML
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy

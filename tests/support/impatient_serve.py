@@ -13,8 +13,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from authz.config.addresses import worker_addresses
+from authz.config.endpoints import Unix
 from authz.config.load import load
-from authz.config.value_types import Unix
 from authz.process.supervisor import Backoff
 from authz.server.watcher import prepare, watch
 from authz.server.worker_control import Watchdog, WorkerPolicy, WorkerSettings

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import worker_addresses
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy

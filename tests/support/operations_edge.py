@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 
+from authz.config.endpoints import Unix
 from authz.config.key_files import to_pem
-from authz.config.value_types import Unix
 from authz.envoy.render import Topology, render
 from authz_demo.serving import Address, serve
 from tests.support import edge

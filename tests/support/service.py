@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 
 from authz.config.addresses import worker_addresses
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
 from authz.envoy import codec
 from tests.support.wire import WireAnswer, answer
 from tests.tokens.token_factory import rsa_signer

@@ -6,9 +6,9 @@ from typing import Final
 
 from authz.config import urls
 from authz.config.addresses import worker_addresses
+from authz.config.endpoints import Tcp, Unix
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
-from authz.config.value_types import Tcp, Unix
 
 _LAST_PORT: Final = 65535
 _ONE_NAME: Final = re.compile("/[a-z0-9]{1,63}")

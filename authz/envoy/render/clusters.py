@@ -51,7 +51,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.messages import address, duration, exactly
 from authz.envoy.render.proto_json import pack

@@ -37,8 +37,8 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 
+from authz.config.endpoints import Tcp
 from authz.config.model import TlsConfig
-from authz.config.value_types import Tcp
 from authz.envoy.files import CERTIFICATE_FILE, ROUTES_FILE
 from authz.envoy.render.filters import forwarded_ports, http_filters
 from authz.envoy.render.local_replies import access_log, local_replies, plain_replies

@@ -23,8 +23,8 @@ from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
+from authz.config.endpoints import Tcp, Unix
 from authz.config.urls import Url
-from authz.config.value_types import Tcp, Unix
 from authz.envoy.render.proto_json import pack
 
 # Whoever Envoy takes for the client: the peer, or what trusted proxies say of theirs.

@@ -12,11 +12,11 @@ from typing import Final
 from authz.config import urls
 from authz.config.addresses import AddressError, read_address, worker_addresses
 from authz.config.compile import metadata_url, upstream_digest
+from authz.config.endpoints import Tcp, Unix
 from authz.config.load import Settings
 from authz.config.model import Config, GatewayConfig
 from authz.config.server_metadata import document_scopes, server_metadata
 from authz.config.urls import Url
-from authz.config.value_types import Tcp, Unix
 from authz.envoy.files import rendered_mark
 
 Endpoint = Tcp | Unix

@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManager,
 )
 
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
 from authz.envoy.render.messages import address, duration, http_filter, method
 from authz.envoy.render.proto_json import pack
 

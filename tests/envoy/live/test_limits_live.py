@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render import Topology, render
 from authz.envoy.response_details import cause_of
 from authz.telemetry.log_reader import find_request

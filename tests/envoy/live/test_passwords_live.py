@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.config.value_types import Tcp, Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import running_envoy

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.config.value_types import Unix
+from authz.config.endpoints import Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
