@@ -16,9 +16,8 @@ from typing import Final
 from authz.audit.chain import ChainedRecord, TrailKeys, floor_text, is_mac, mac
 from authz.audit.record import ChainLink, InvalidRecordError, read_record
 from authz.core.ledger import UnavailableError
-from authz.core.limits import digest
 from authz.core.principal import Person
-from authz.ledger.keys import RedisKeys
+from authz.ledger.keys import RedisKeys, person_digest
 from authz.ledger.login_records import Command
 from authz.ledger.script import load_script, run_script
 
@@ -88,7 +87,7 @@ class TrailStore:
         self._floors = keys.record_set("audit-floors")
 
     def _list(self, person: Person) -> bytes:
-        return self._keys.record("audit-of", digest(*person))
+        return self._keys.record("audit-of", person_digest(person))
 
     async def knows(self, person: Person) -> bool:
         """Tell whether the trail has records in a person's name."""

@@ -16,10 +16,9 @@ from authz.audit.store import TrailStore
 from authz.cli.common import CommandError
 from authz.cli.login_stores import LoginStores, login_stores
 from authz.cli.revocation_commands import LedgerRequest, shown_moment, shown_text
-from authz.core.limits import digest
 from authz.core.principal import Client, Person
 from authz.ledger import revocations
-from authz.ledger.keys import RedisKeys
+from authz.ledger.keys import RedisKeys, person_digest
 from authz.ledger.redis import RedisLedger
 from authz.ledger.revocations import RevocationTarget
 from authz.login.clients.operator_names import AmbiguousClientError, UnknownClientError, called
@@ -144,7 +143,7 @@ class NameResolver:
         record = None if stores is None else await stores.records.get(text)
         if record is None:
             return None
-        name = digest(*Person(self._issuer, record.subject))
+        name = person_digest(Person(self._issuer, record.subject))
         return KnownPerson(name, record.subject, record.account, "", 0)
 
     @property
@@ -177,7 +176,7 @@ class NameResolver:
         """
         other = Person(self._issuer, name)
         is_subject = await self._trail.knows(other)
-        return KnownPerson(digest(*other), name, "", "", 0) if is_subject else found
+        return KnownPerson(person_digest(other), name, "", "", 0) if is_subject else found
 
     def _check_forced(self, kind: str, name: str, near: Sequence[str]) -> None:
         if self.force:
@@ -206,7 +205,7 @@ class NameResolver:
                 continue
             before = found.get(subject)
             if before is None:
-                name = digest(*Person(self._issuer, subject))
+                name = person_digest(Person(self._issuer, subject))
                 found[subject] = KnownPerson(name, subject, account, "", int(record.time))
             elif not before.account:
                 found[subject] = replace(before, account=account)

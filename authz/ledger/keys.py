@@ -64,7 +64,7 @@ class RedisKeys:
 
     def approvals_of(self, person: Person) -> bytes:
         """Return the key of the list of a person's approvals."""
-        return self._tag + b"approvals-of:" + digest(*person).encode()
+        return self._tag + b"approvals-of:" + person_digest(person).encode()
 
     def session(self, session: Session) -> bytes:
         """Return the key of a session's binding."""
@@ -115,9 +115,14 @@ def token_field(token_id: str) -> bytes:
     return b"token:" + token_id.encode("utf-8", "surrogatepass")
 
 
+def person_digest(person: Person) -> str:
+    """Return what names a person in Redis: the same in every key and field that is one person's."""
+    return digest(*person)
+
+
 def person_field(person: Person) -> bytes:
     """Return the field that revokes a person's tokens."""
-    return b"person:" + digest(*person).encode()
+    return b"person:" + person_digest(person).encode()
 
 
 def client_field(client: Client) -> bytes:

@@ -1228,7 +1228,7 @@ LOG_IN = (
     Defence(
         "Who is called as another's subject is not that person",
         "authz/cli/revocation_names.py", "_unless_subject",
-        'return KnownPerson(digest(*other), name, "", "", 0) if is_subject else found',
+        'return KnownPerson(person_digest(other), name, "", "", 0) if is_subject else found',
         "return found", ("tests/cli/test_revocation_names.py",),
     ),
     Defence(

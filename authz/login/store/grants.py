@@ -13,7 +13,7 @@ from authz.core.ledger import Query
 from authz.core.limits import digest
 from authz.core.principal import Client, LoginRecord, Person
 from authz.ledger import login_records
-from authz.ledger.keys import RedisKeys, grant_field
+from authz.ledger.keys import RedisKeys, grant_field, person_digest
 from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command, scan
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
 from authz.ledger.revocations import RevocationNote, RevocationTarget, encode_metadata
@@ -100,7 +100,7 @@ class GrantStore:
 
     def key(self, subject: str) -> bytes:
         """Return where a person's grants are kept."""
-        return self._keys.record(_KIND, digest(*Person(self.issuer, subject)))
+        return self._keys.record(_KIND, person_digest(Person(self.issuer, subject)))
 
     def person_name(self, key: bytes) -> str:
         """Return the digest that names the person whose grants are kept at a key.

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from authz.core.limits import digest
 from authz.core.principal import Person
+from authz.ledger.keys import person_digest
 from authz.ledger.login_records import LoginRecords
 from authz.login.protocol.grant import Grant
 from authz.login.protocol.people import KnownPerson, PersonRecord
@@ -61,6 +61,6 @@ async def _known(name: str, found: _Found, issuer: str, records: LoginRecords) -
 async def _subject(name: str, grants: list[Grant], issuer: str, records: LoginRecords) -> str:
     for grant in grants:
         record = await records.of_digest(grant.access)
-        if record is not None and digest(*Person(issuer, record.subject)) == name:
+        if record is not None and person_digest(Person(issuer, record.subject)) == name:
             return record.subject
     return ""

@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from authz.core.limits import digest
 from authz.core.principal import Person
-from authz.ledger.keys import RedisKeys
+from authz.ledger.keys import RedisKeys, person_digest
 from authz.ledger.login_records import Command, scan
 from authz.ledger.script import run_script
 from authz.login.protocol.people import PERSON_RECORD, PersonRecord, person_record
@@ -94,7 +93,7 @@ class PeopleStore:
                     yield name, record
 
     def _name(self, subject: str) -> str:
-        return digest(*Person(self._issuer, subject))
+        return person_digest(Person(self._issuer, subject))
 
     def _key(self, who: LoginIdentity) -> bytes:
         return self._keys.record(_KIND, self._name(who.subject))
