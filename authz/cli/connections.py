@@ -164,26 +164,20 @@ def _read(logs: Sequence[Path], begin: float) -> Connections:
                 sys.stdin.buffer if str(log) == "-" else stack.enter_context(log.open("rb"))
                 for log in logs or (Path("-"),)
             ]
-            lines = chain.from_iterable(map(bounded_lines, streams))
-            return collect(lines, begin, ordered=len(streams) == 1)
+            return collect(chain.from_iterable(map(bounded_lines, streams)), begin)
     except OSError as error:
         raise CommandError(describe_os_error(error)) from None
 
 
-def collect(lines: Iterable[bytes], begin: float, *, ordered: bool) -> Connections:
-    """Return the stories of lines.
+def collect(lines: Iterable[bytes], begin: float) -> Connections:
+    """Return the stories of lines, in any order: collectors print one container after the other.
 
     Args:
-        lines: of logs.
+        lines: of logs; the latest million of their events is held, to be sorted by time.
         begin: seconds since the epoch; what was before is left out.
-        ordered: whether they come in the order of time; those of several files do not, and are
-            held to be sorted, the latest million of events.
     """
     found = Connections()
-    events = _events(lines, begin, found if ordered else None)
-    if not ordered:
-        events = iter(sorted(_latest(events), key=lambda event: event.time))
-    for event in events:
+    for event in sorted(_latest(_events(lines, begin)), key=lambda event: event.time):
         if event.stage is not Stage.CALL or found.wants_calls(event.grant):
             found.add(event)
     return found
@@ -201,21 +195,24 @@ def _latest(events: Iterator[ConnectionEvent]) -> list[ConnectionEvent]:
     return held
 
 
-def _events(
-    lines: Iterable[bytes], begin: float, found: Connections | None
-) -> Iterator[ConnectionEvent]:
+def _events(lines: Iterable[bytes], begin: float) -> Iterator[ConnectionEvent]:
+    allowed = set[bytes]()  # grants under which a call was allowed: further ones are no news
     for line in lines:
+        called = None
         if not any(mark in line for mark in _MARKS):
             grant = _GRANT.search(line)
-            # An allowed call under a grant that is known to work is no news.
-            if grant is None or (found is not None and not found.wants_calls(grant[1].decode())):
+            if grant is None or grant[1] in allowed:
                 continue
+            called = grant[1]
         try:
             event = read_event(read_line(line))
         except ValueError:
             continue
-        if event is not None and event.time >= begin:
-            yield event
+        if event is None or event.time < begin:
+            continue
+        if called is not None and event.outcome == OK and len(allowed) < _HELD:
+            allowed.add(called)
+        yield event
 
 
 def _is_connected(story: Story) -> bool:

@@ -24,7 +24,7 @@ def explain_lines(found: RequestLines, *, as_json: bool) -> int:
         CommandError: where there is a reason that this version does not know.
     """
     told = [
-        *_decided(found.decision),
+        *_decided(found.decision, found.access),
         *_listed(found.not_shown),
         *_at_envoy(found),
         *_on_pages(found),
@@ -38,8 +38,13 @@ def explain_lines(found: RequestLines, *, as_json: bool) -> int:
     return FAILED if any(verdict["verdict"] == "deny" for verdict in told) else DONE
 
 
-def _decided(line: LoggedLine | None) -> list[dict[str, object]]:
-    """Explain the reason of a decision: allowed, or a row of the table."""
+def _decided(line: LoggedLine | None, access: LoggedLine | None) -> list[dict[str, object]]:
+    """Explain the reason of a decision: allowed, or a row of the table.
+
+    Args:
+        line: of the decision.
+        access: Envoy's, which has the status that the client got.
+    """
     if line is None:
         return []
     record, label = line.record, line.record.get("reason")
@@ -50,7 +55,14 @@ def _decided(line: LoggedLine | None) -> list[dict[str, object]]:
         raise CommandError("the line has a reason that this version does not know")
     fields = {"server": "server", "client": "client_id"} | {each: each for each in METHODS}
     names = {kind: str(record[name]) for kind, name in fields.items() if name in record}
-    return [_from(line, verdict_of(reason, str(record.get("detail", "")), names))]
+    verdict = verdict_of(reason, str(record.get("detail", "")), names)
+    return [_from(line, verdict | ({} if access is None else _answered(access.record)))]
+
+
+def _answered(access: Record) -> dict[str, object]:
+    """Return the status that Envoy answered with, where its line has one."""
+    status = access.get("status")
+    return {"answered": status} if isinstance(status, int) else {}
 
 
 def _listed(line: LoggedLine | None) -> list[dict[str, object]]:
@@ -83,7 +95,8 @@ def _at_envoy(found: RequestLines) -> list[dict[str, object]]:
     reason = _reason(record.get("reason")) if cause is DENIED else None
     if reason is not None:
         # The dynamic metadata of ext_authz, which Envoy's log has besides.
-        return [_from(line, verdict_of(reason, "", _server_of(record)))]
+        verdict = verdict_of(reason, "", _server_of(record)) | _answered(record)
+        return [_from(line, verdict)]
     passed = cause in (PASSED_ON, FIXED) and status < _REFUSED
     return [_from(line, _envoys(cause, status, record, passed=passed))]
 
@@ -206,6 +219,16 @@ def fix_line(told: Mapping[str, object]) -> str:
     return f"{told['mend']}{where}"
 
 
+def _status(verdict: Mapping[str, object]) -> str:
+    """Return the HTTP status of a refusal, which depends on the request where 200 is possible."""
+    status, reason = verdict.get("answered") or verdict.get("status"), _reason(verdict["reason"])
+    if not status:
+        return ""
+    if verdict.get("answered") or reason is None or not reason.row.of_operation:
+        return f", HTTP {status}"
+    return f", HTTP 200 (or {status}: gateway.refusals)"
+
+
 def print_verdict(verdict: Mapping[str, object]) -> None:
     """Print a verdict for people; what a caller chose is quoted."""
     source = f" ({quoted(str(verdict['source']))})" if verdict.get("source") else ""
@@ -215,8 +238,7 @@ def print_verdict(verdict: Mapping[str, object]) -> None:
         if verdict.get("detail"):
             print(f"  detail:           {quoted(str(verdict['detail']))}")
         return
-    status = f", HTTP {verdict['status']}" if verdict.get("status") else ""
-    print(f"refused: {quoted(str(verdict['reason']))[1:-1]}{status}{source}")
+    print(f"refused: {quoted(str(verdict['reason']))[1:-1]}{_status(verdict)}{source}")
     if verdict.get("path"):
         print(f"  path:             {quoted(str(verdict['path']))}")
     if verdict.get("sentence"):

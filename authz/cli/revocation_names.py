@@ -32,6 +32,9 @@ from authz.login.protocol.people import (
 UNKNOWN: Final = 3  # exit status: nobody is known by that name, and nothing was changed
 _SEEN: Final = frozenset({AuditEvent.DECISION, AuditEvent.REFUSALS, AuditEvent.LOG_IN})
 _MOST: Final = 3
+_NO_ADDRESSES: Final = (
+    " E-mail addresses are known only with front_door.email_addresses: true (docs/revocation.md)."
+)
 
 
 class NamedTarget(NamedTuple):
@@ -182,9 +185,12 @@ class NameResolver:
         if self.force:
             return
         like = f"; did you mean {' or '.join(map(shown_text, near))}?" if near else ""
+        mail = self.request.settings.config.front_door
+        unasked = "@" in name and mail is not None and not mail.email_addresses
+        hint = _NO_ADDRESSES if kind == "person" and unasked else ""
         raise CommandError(
-            f"no {kind} is known by the name {shown_text(name)}, so {self.outcome}{like}"
-            f" `authz clients` and `authz audit` show who is known{self.forcing}",
+            f"no {kind} is known by the name {shown_text(name)}, so {self.outcome}{like or '.'}"
+            f"{hint} `authz clients` and `authz audit` show who is known{self.forcing}",
             UNKNOWN,
         )
 

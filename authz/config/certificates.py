@@ -224,7 +224,11 @@ def _public(certificate: x509.Certificate) -> bytes | None:
 def _chain_faults(certificates: list[x509.Certificate]) -> Iterator[CertificateFault]:
     own = certificates[0]
     if _is_authority(own):
-        wrong, right = "is an authority's, not a server's", "write the own certificate first"
+        wrong = "is an authority's, not a server's, which some clients refuse"
+        right = (
+            "write the own certificate first; one that signs itself (`openssl req -x509`) needs "
+            "basicConstraints=CA:FALSE"
+        )
         yield CertificateFault(CertificateFlaw.AUTHORITY, wrong, right)
     for number, (each, above) in enumerate(itertools.pairwise(certificates), 1):
         if not _is_signed_by(each, above):

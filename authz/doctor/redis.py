@@ -262,7 +262,7 @@ async def _trail(
         message = f"the user {user} may not {', '.join(lacking)}: the trail is not written"
         return [problem(_AUDIT, "no_rights", message, _acl(options, lacking))]
     if not oldest:
-        return [ok(_AUDIT, "empty", "the audit trail can be written, and is empty")]
+        return [ok(_AUDIT, "empty", "its user may write the audit trail, which is empty")]
     days = max(0.0, clock() - int(oldest[0][0].partition(b"-")[0]) / 1000) / 86_400
     message = f"the audit trail has {length} records and reaches back {days:.1f} days"
     return [ok(_AUDIT, "reaches", message)]

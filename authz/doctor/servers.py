@@ -10,7 +10,7 @@ Invariant: whatever a server says ends in findings, within bounds of time and si
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -303,9 +303,8 @@ def _seen_lately(asked: _Asked, sightings: Sequence[Sighting]) -> list[Finding]:
 
 async def _trouble(asked: _Asked, said: str) -> Finding:
     """Say why a server gives no list, by one more question and what follows from its answer."""
-    _, content = asked.message()
     try:
-        answer = await exchange(asked.target(), method="POST", content=content, seconds=_SECONDS)
+        asked, answer = await _answer(asked)
     except ExchangeError as error:
         return asked.finding(_FAULTS[error.fault], soft=error.fault in _OF_THE_PLACE)
     if httpx.codes.is_redirect(answer.status):
@@ -328,6 +327,27 @@ async def _trouble(asked: _Asked, said: str) -> Finding:
         return warning(PART, "no_list", message, fix)
     row = Row("status", "{url} answers with HTTP status {status}", _OWN_LOG)
     return asked.finding(row, status=str(answer.status))
+
+
+async def _answer(asked: _Asked) -> tuple[_Asked, BoundedResponse]:
+    """Return what a first message is answered, and in which protocol further ones are to be sent.
+
+    A server of 2026-07-28 alone may refuse the older protocol (400) before it looks at Host and
+    path: only the newer one shows what is wrong with these.
+
+    Raises:
+        ExchangeError: where there is no answer.
+    """
+    answer = await _post(asked)
+    if answer.status != httpx.codes.BAD_REQUEST or MODERN not in asked.config.versions:
+        return asked, answer
+    newer = replace(asked, config=asked.config.model_copy(update={"versions": [MODERN]}))
+    return newer, await _post(newer)
+
+
+async def _post(asked: _Asked) -> BoundedResponse:
+    _, content = asked.message()
+    return await exchange(asked.target(), method="POST", content=content, seconds=_SECONDS)
 
 
 def _is_mcp(answer: BoundedResponse) -> bool:

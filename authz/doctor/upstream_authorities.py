@@ -99,7 +99,10 @@ def _signers_end(upstream: str) -> float | None:
     if own is None:
         return None
     try:
-        trusted = x509.load_pem_x509_certificates(read_regular(Path(file), _LONGEST))
+        with warnings.catch_warnings():
+            # Systems carry authorities that are older than RFC 5280, with a serial of 0.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            trusted = x509.load_pem_x509_certificates(read_regular(Path(file), _LONGEST))
         ends = [each.not_valid_after_utc.timestamp() for each in trusted if _has_signed(each, own)]
     except (OSError, ValueError):
         return None

@@ -30,7 +30,7 @@ class Story:
 
     Attributes:
         id: to ask for it by.
-        events: in the order of the log.
+        events: in the order of time.
         repeated: how often an event was like one before it: by stage and outcome.
         networks: that took part.
         client, server, subject, grant: empty while not known.
@@ -112,7 +112,7 @@ def _alike(one: ConnectionEvent, other: ConnectionEvent) -> bool:
 
 
 class Connections:
-    """Collect stories from events in the order of a log.
+    """Collect stories from events in the order of time.
 
     Attributes:
         left_out: stories that made room for newer ones.
@@ -184,7 +184,7 @@ class Connections:
 
     def _take_prelude(self, story: Story, event: ConnectionEvent) -> None:
         """Tie what an address asked before its token request to the log-in: a guess."""
-        begun = any(each.stage < Stage.AUTHORIZE for each in story.events)
+        begun = any(each.stage < Stage.CLIENT_DOCUMENT for each in story.events)
         if event.stage is not Stage.TOKEN or begun:
             return
         prelude = self._latest_of(event.network, event.time)

@@ -134,6 +134,20 @@ def test_several_logs_are_one_story(
     assert (story["status"], len(story["events"])) == ("connected", len(lines))
 
 
+def test_lines_in_another_order_are_one_story(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`docker compose logs` and `kubectl logs -l` print one container's lines after another's."""
+    lines = [*hosted(BASE), *hosted(BASE)[-1:]]
+    grouped = sorted(lines, key=lambda line: (b"log_in" in line, b"/.well-known" not in line))
+    assert grouped != lines
+    data = b"".join(b"authz-1  | " + each for each in grouped)
+
+    assert typed(monkeypatch, "--json", data=data) == 0
+    (story,) = json.loads(capsys.readouterr().out)["connections"]
+    assert (story["id"], story["status"]) == ("a1", "connected")
+
+
 def test_without_a_log_it_says_how_to_give_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ from authz.doctor import servers
 from authz.doctor.finding import Finding, Severity
 from authz.server.tool_rules import catalogue_of_list
 from authz.setup.certificates import write_certificates
+from authz_demo.samples import app
 from authz_demo.serving import ANYWHERE, Address, ServingCertificate, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, diagnoses, problems, the
@@ -191,6 +192,15 @@ def test_a_host_that_is_refused_with_403() -> None:
             await answering((status, b""))(scope, receive, send)
 
     assert problems(examine(app)) == ["host_check"]
+
+
+def test_a_server_of_the_newest_protocol_alone_is_asked_in_it() -> None:
+    """It refuses the older one (400) before it looks at Host and path."""
+    assert diagnoses(examine(app("notes"))) == ["lists"]
+    assert problems(examine(app("notes", ["notes:8000"]))) == ["host_check"]
+    wrong = examine(app("notes"), Written("/mpc"))
+    assert problems(wrong) == ["not_found"]
+    assert "/mcp" in the(wrong, "not_found").fix
 
 
 def test_a_401_to_whom_brings_no_signed_identity_is_no_fault() -> None:

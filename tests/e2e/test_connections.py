@@ -36,7 +36,7 @@ def test_a_log_in_is_one_story_from_the_first_401_to_the_first_call(door: Door) 
             address = client.network.source
 
         def told() -> bool:
-            stories = collect(logged(door), 0, ordered=False).stories()
+            stories = collect(logged(door), 0).stories()
             found[:] = [story for story in stories if address in story.networks]
             return any(
                 {Stage.CALL, Stage.DOCUMENT} <= {event.stage for event in story.events}

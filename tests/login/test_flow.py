@@ -196,7 +196,7 @@ def test_the_log_tells_a_log_in_as_one_story(play: Play) -> None:
         await client.exchange((await client.log_in())["code"])
         await client.log_in(code_challenge="c" * 43)
         lines = [json.dumps(line).encode() for line in found.lines()]
-        done, begun = collect(lines, 0, ordered=True).stories()
+        done, begun = collect(lines, 0).stories()
 
         assert [event.stage for event in done.events] == [
             Stage.REGISTER, Stage.AUTHORIZE, Stage.CONSENT, Stage.CALLBACK, Stage.TOKEN,

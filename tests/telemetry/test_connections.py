@@ -68,7 +68,7 @@ BASE = 1_000_000_000.0
 
 
 def stories(lines: Sequence[bytes]) -> list[Story]:
-    return collect(lines, 0, ordered=True).stories()
+    return collect(lines, 0).stories()
 
 
 def stages(story: Story) -> list[Stage]:
@@ -172,7 +172,7 @@ def test_a_stranger_pushes_out_no_story_of_another_network() -> None:
         for n in range(15_000)
     ]
     mine = hosted(BASE)[3:5]
-    found = collect([*mine, *flood], 0, ordered=True)
+    found = collect([*mine, *flood], 0)
     kept = found.stories()
 
     assert "a1" in {story.id for story in kept}
@@ -210,7 +210,7 @@ def test_strangers_at_many_addresses_push_out_no_log_in_of_a_person() -> None:
         step(BASE + 100 + n, "authorize", network=f"10.{n >> 8}.{n & 255}.1", attempt=f"x{n}")
         for n in range(10_500)
     ]
-    found = collect([*hosted(BASE), *flood], 0, ordered=True)
+    found = collect([*hosted(BASE), *flood], 0)
 
     assert "a1" in {story.id for story in found.stories()}
     assert len(found.stories()) <= 10_000
@@ -237,13 +237,11 @@ RECORDS = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(RECORDS, max_size=40), st.booleans())
-def test_any_lines_make_stories_that_can_be_told(
-    records: list[dict[str, object]], ordered: bool
-) -> None:
+@given(st.lists(RECORDS, max_size=40))
+def test_any_lines_make_stories_that_can_be_told(records: list[dict[str, object]]) -> None:
     """Whatever a log holds: nothing is raised, a grant is in one story, each has advice."""
     lines = [json.dumps(record).encode() for record in records]
-    found = collect(lines, 0, ordered=ordered)
+    found = collect(lines, 0)
     told = found.stories()
 
     assert len({story.id for story in told}) == len(told)
