@@ -16,7 +16,13 @@ from authz.cli.common import (
     json_option,
     print_problems,
 )
-from authz.setup.add_server import AddedServer, AddServerError, NewServer, add_server
+from authz.setup.add_server import (
+    AddedServer,
+    AddServerError,
+    NewServer,
+    add_server,
+    is_elsewhere,
+)
 
 _EXAMPLES: Final = """\
 examples:
@@ -32,6 +38,10 @@ A configuration with an error is not written.
 _RULES: Final = (
     "say who may use it: without rules everybody who can log in may call all of its tools"
     " (docs/servers.md)"
+)
+_ELSEWHERE: Final = (
+    "on another machine, whoever reaches the server can pretend to be anybody: identity: signed"
+    ' (docs/servers.md, "On another machine"), or a firewall there that lets Envoy alone in'
 )
 
 
@@ -93,6 +103,8 @@ def _next(done: AddedServer, new: NewServer) -> Iterator[str]:
     """Yield what remains to be done, in its order."""
     if not (done.replaced or new.groups or new.scopes):
         yield _RULES
+    if is_elsewhere(new.upstream) and done.settings.config.servers[new.name].identity != "signed":
+        yield _ELSEWHERE
     pages = done.settings.config.front_door is not None
     if done.folder is None:
         yield (

@@ -241,8 +241,9 @@ def _print(
 
 
 def _date(moment: float) -> str:
-    days = int((moment - time.time()) // 86400)
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC ({days} days)"
+    left = moment - time.time()
+    days = f"{int(left // 86400)} days" if left > 0 else "it has ended"
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC ({days})"
 
 
 def _printable(text: str) -> str:

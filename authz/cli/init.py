@@ -63,6 +63,9 @@ _OTHER: Final = "it differs from what would be written now; remove it to have th
 @click.option(
     "--replicas", type=int, metavar="N", help="Of the service that decides: 1 or 2 (default: 1)."
 )
+@click.option(
+    "--runbooks", metavar="URL", help="Of docs/runbooks.md on the web, for the links of alerts."
+)
 @click.option("--owner", metavar="UID:GID", help="Who the containers run as.")
 @click.option("--render", is_flag=True, help="Renew what authz.yaml implies.")
 @click.option("--yes", is_flag=True, help="Ask nothing, also on a terminal.")

@@ -8,6 +8,7 @@ Invariant: whatever Envoy or a server says ends in findings
 """
 
 import ssl
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 
 from authz.config.files import read_regular
 from authz.config.model import Config

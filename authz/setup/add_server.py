@@ -188,6 +188,15 @@ def _is_address(upstream: str) -> bool:
     return True
 
 
+def is_elsewhere(upstream: str) -> bool:
+    """Tell whether a server is on another machine: an address or a name with dots, not loopback."""
+    host = urls.split(upstream).host.strip("[]").rstrip(".")
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return "." in host and not host.endswith(".localhost")
+
+
 def _of_folder(folder: Path, new: NewServer) -> dict[Path, str]:
     """Return what the files of an `init` folder become: its answers, the networks.
 

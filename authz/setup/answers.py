@@ -37,6 +37,8 @@ _ADDRESS: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 PORTAL: Final = "auth"  # the path of the portal where there is one name
 _LONGEST_DOMAIN: Final = 240  # `auth.` and `mcp.` come before it, and a name ends at 253
 _PORTS: Final = range(1, 65536)
+RUNBOOKS: Final = "docs/runbooks.md"
+_PAGE: Final = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?/[A-Za-z0-9._~/-]{0,500}")
 
 
 _KINDS: Final = MappingProxyType({"servers": dict, "one_name": bool})
@@ -63,6 +65,8 @@ class SetupAnswers:
         login: `front_door`, or `direct`: where MCP clients log in.
         internal: how that one is reached from our networks.
         uid, gid: who owns the folder, and is what the containers run as.
+        replicas: of the service that decides.
+        runbooks: where docs/runbooks.md is on the web: alerts link it.
     """
 
     domain: str
@@ -80,6 +84,7 @@ class SetupAnswers:
     uid: int = 65532
     gid: int = 65532
     replicas: int = 1
+    runbooks: str = RUNBOOKS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used.
@@ -102,6 +107,8 @@ class SetupAnswers:
             _check("funnel", self.funnel, _DOMAIN, "the node's whole name, as mcp.tail1234.ts.net")
         if self.login not in LOGINS:
             raise AnswerError("login: write front_door or direct")
+        if self.runbooks != RUNBOOKS:
+            _check("runbooks", self.runbooks, _PAGE, "a URL, as https://wiki.example.com/authz")
         _numbers(self)
         if not self.servers:
             raise AnswerError("server: name one, as notes=http://notes:8000/mcp")

@@ -138,10 +138,10 @@ def write_folder(
 
 
 def _answers(folder: Folder, answers: SetupAnswers) -> None:
-    """Keep the answers; of those that are there `replicas` alone may become another one."""
+    """Keep the answers; of those that are there `replicas` and `runbooks` alone may change."""
     if folder.put(ANSWERS, answers.to_json()) is FileOutcome.KEPT:
         before = SetupAnswers(**from_json((folder.root / ANSWERS).read_text("utf-8")))
-        if replace(before, replicas=answers.replicas) == answers:
+        if replace(before, replicas=answers.replicas, runbooks=answers.runbooks) == answers:
             folder.renew(ANSWERS, answers.to_json())
 
 
@@ -325,6 +325,7 @@ def _values(answers: SetupAnswers) -> dict[str, Any]:
         "samples": answers.samples,
         "port": answers.port,
         "bind": answers.bind,
+        "runbooks": answers.runbooks,
         "uid": answers.uid,
         "gid": answers.gid,
     }

@@ -208,6 +208,28 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("upstream", "elsewhere"),
+    [
+        ("http://192.168.1.20:8000/mcp", True),
+        ("http://[fd00::1]:8000/mcp", True),
+        ("http://nas.lan:8000/mcp", True),
+        ("http://mail:8000/mcp", False),
+        ("http://127.0.0.1:8000/mcp", False),
+        ("http://[::1]:8000/mcp", False),
+        ("http://mail.localhost/mcp", False),
+    ],
+)
+def test_of_a_server_on_another_machine_the_signed_identity_is_told(
+    upstream: str, elsewhere: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reaches it there could forge the headers that name the caller."""
+    path = tmp_path / "authz.yaml"
+    path.write_text(TEXT)
+    assert main(["add-server", "far", upstream, str(path)]) == 0
+    assert ("identity: signed" in capsys.readouterr().out) is elsewhere
+
+
 def test_authelia_is_told_in_an_init_folder_unless_its_file_was_edited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

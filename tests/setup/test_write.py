@@ -18,7 +18,7 @@ from authz.config import location
 from authz.config.compile import DEFAULT_LIMITS
 from authz.config.load import load
 from authz.config.problems import ConfigError
-from authz.setup.answers import SetupAnswers
+from authz.setup.answers import AnswerError, SetupAnswers
 from authz.setup.folder import FileOutcome
 from authz.setup.write import CONFIGURATION, write_folder
 from tests.setup.kit import ANSWERS, authelia_configuration, copy_written, make, snapshot
@@ -292,6 +292,21 @@ def test_a_second_replica_is_the_first_once_more(tmp_path: Path) -> None:
     assert jobs["scrape_configs"][0]["static_configs"] == [
         {"targets": ["authz:9464", "authz-2:9464"]}
     ]
+
+
+def test_alerts_link_the_runbooks_where_somebody_has_them(tmp_path: Path) -> None:
+    """A relative link leads nowhere on a phone; the file stays until somebody removes it."""
+    copy_written(tmp_path)
+    url = "https://wiki.example.com/authz/runbooks"
+    rules = tmp_path / "prometheus/rules.yml"
+    rules.unlink()
+    write_folder(tmp_path, replace(ANSWERS, runbooks=url), None, render=True)
+    links = re.findall("runbook_url: (.*)#", rules.read_text())
+    assert set(links) == {url}
+    assert json.loads((tmp_path / "init.json").read_text())["runbooks"] == url
+    for wrong in ("wiki", "javascript:x", "https://wiki.example.com/a b", 'https://a/"'):
+        with pytest.raises(AnswerError, match="runbooks"):
+            replace(ANSWERS, runbooks=wrong)
 
 
 def test_a_folder_gets_its_second_replica_later(tmp_path: Path) -> None:
