@@ -113,6 +113,7 @@ def _envoys(
         "meaning": cause.meaning,
         "mend": fill_in(cause.fix, names),
         "fields": [],
+        "host": str(record.get("host") or ""),
         "path": str(record.get("path") or ""),
         "route": str(record.get("route") or ""),
     }
@@ -239,8 +240,9 @@ def print_verdict(verdict: Mapping[str, object]) -> None:
             print(f"  detail:           {quoted(str(verdict['detail']))}")
         return
     print(f"refused: {quoted(str(verdict['reason']))[1:-1]}{_status(verdict)}{source}")
-    if verdict.get("path"):
-        print(f"  path:             {quoted(str(verdict['path']))}")
+    for name in ("host", "path"):
+        if verdict.get(name):
+            print(f"  {f'{name}:':<18}{quoted(str(verdict[name]))}")
     if verdict.get("sentence"):
         reader = "person" if verdict["reason"] == "error_page" else "client"
         print(f"  the {reader} reads: {verdict['sentence']}")

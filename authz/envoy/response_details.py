@@ -66,8 +66,9 @@ CAUSES: Final = (
     REFUSED_ANSWER,
     ResponseCause(
         "no_route", "The gateway has no route for this host and path.",
-        "use the server's URL as `authz client-config` prints it, with the host of `gateway.url`; "
-        "a server that was just added needs its route in Envoy",
+        "use the server's URL as `authz client-config` prints it, with host and port of "
+        "`gateway.url`, which a proxy in front has to pass on; a server that was just added needs "
+        "its route in Envoy",
         ("route_not_found",), frozenset({"NR"}),
     ),
     ResponseCause(

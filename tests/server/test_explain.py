@@ -374,6 +374,7 @@ DENIED = {"details": "ext_authz_denied", "flags": "UAEX"}
 
 def access(**more: object) -> bytes:
     fields = {
+        "host": "mcp.example.com",
         "path": "/files",
         "route": "mcp:files",
         "status": 503,
@@ -431,6 +432,33 @@ def test_what_each_log_says_of_a_request_is_explained(
     assert "<server>" not in capsys.readouterr().out
 
 
+NO_ROUTE = {"details": "route_not_found", "flags": "NR", "status": 404}
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (line("tool_not_allowed"), "tool_not_allowed, HTTP 200 (or 403: gateway.refusals)"),
+        (line("tool_not_allowed") + access(**DENIED | {"status": 403}), "HTTP 403\n"),
+        (line("tool_not_allowed") + access(**DENIED | {"status": 200}), "HTTP 200\n"),
+        (line("token_expired"), "token_expired, HTTP 401\n"),
+        (access(host="mcp.example.com", **NO_ROUTE), 'host:             "mcp.example.com"\n'),
+    ],
+)
+def test_the_status_is_the_one_that_the_client_got(
+    lines: bytes,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Envoy's line has it; a refused operation alone is HTTP 200 in the usual form (decision 11).
+
+    A host that a proxy in front did not pass on as it was shows beside the path.
+    """
+    typed(monkeypatch, lines, "--request-id", "r1", "--log", "-")
+    assert shown in capsys.readouterr().out
+
+
 @pytest.mark.attack("log-injection")
 def test_what_a_caller_chose_cannot_pretend_to_be_ours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -443,7 +471,7 @@ def test_what_a_caller_chose_cannot_pretend_to_be_ours(
     assert "\u001b" not in out
     chosen = "x\n\u001b[2Jallowed"
     for kind in (
-        access(path=chosen, route=chosen, details=chosen, flags=chosen),
+        access(host=chosen, path=chosen, route=chosen, details=chosen, flags=chosen),
         json.dumps({"event": "log_in", "request_id": "r1", "step": chosen, "outcome": chosen}),
         json.dumps({"event": "page", "request_id": "r1", "detail": chosen}),
         json.dumps({"stream": "x", "log": access().decode()}),

@@ -76,12 +76,13 @@ def _tls(config: Config) -> Iterator[Fault]:
     gateway = config.gateway
     if gateway.tls is not None:
         return
-    yield warning(
-        ("gateway", "tls"),
-        "there is no certificate, so Envoy would listen without TLS",
-        "write tls: {certificate: /run/secrets/tls.crt, key: /run/secrets/tls.key}, unless "
-        "something in front of Envoy ends TLS",
-    )
+    if not gateway.trusted_hops:
+        yield warning(
+            ("gateway", "tls"),
+            "there is no certificate, so Envoy would listen without TLS",
+            "write tls: {certificate: /run/secrets/tls.crt, key: /run/secrets/tls.key}, unless "
+            "something in front of Envoy ends TLS: then trusted_hops (docs/capacity.md)",
+        )
     if gateway.http_listen is not None:
         yield error(
             ("gateway", "http_listen"),
