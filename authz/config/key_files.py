@@ -4,6 +4,7 @@ No message quotes a key.
 """
 
 import os
+import re
 from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ PrivateKey = EllipticCurvePrivateKey | RSAPrivateKey
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 _LONGEST_FILE: Final = 16 * 1024
+# RFC 9110, sections 5.1 and 5.5; a value as it can stand in any header.
+_HEADER: Final = re.compile(
+    r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}): *(?P<value>[\x21-\x7e](?:[\x20-\x7e]*))\Z"
+)
+_MOST_HEADERS: Final = 16
 _MIN_SEALING_KEY: Final = 32  # characters of a line
 _FORMER: Final = "key_file:"
 
@@ -128,3 +134,21 @@ def former_key(line: str) -> str | None:
         raise ValueError(f"a line begins with {_FORMER} and holds no base64") from None
     read_private_key(pem)
     return pem
+
+
+def header_lines(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the names and values of a file of headers, names in lower case.
+
+    Raises:
+        ValueError: where a line is no header (RFC 9110, section 5), one comes twice, or there are
+            too many.
+    """
+    found: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = _HEADER.match(line)
+        if match is None or match["name"].lower() in found:
+            raise ValueError("a line is no `name: value` of printable ASCII, or comes twice")
+        found[match["name"].lower()] = match["value"]
+    if not 0 < len(found) <= _MOST_HEADERS:
+        raise ValueError(f"it holds no header, or more than {_MOST_HEADERS}")
+    return tuple(found.items())

@@ -405,6 +405,58 @@ class RedisConfig(Section):
     )
 
 
+class OtlpKeepConfig(Section):
+    """Which traces are kept besides the sample, once it is known what became of them."""
+
+    refusals: StrictBool = field("Every refusal.", True)
+    slower_than: Annotated[float, duration("1ms", "1h", "100ms")] | None = field(
+        "Every decision, and page of the log-in, that took this long.", "100ms"
+    )
+
+
+class OtlpConfig(Section):
+    """What is sent to an OpenTelemetry collector (docs/opentelemetry.md)."""
+
+    endpoint: Annotated[str, urls.OTLP] = field(
+        "The collector. With `http/protobuf`, `/v1/traces` and the like are put behind it."
+    )
+    protocol: Literal["http/protobuf", "grpc"] = field("What it speaks there.", "http/protobuf")
+    headers_file: Annotated[str, value_types.HEADERS_FILE] | None = field(
+        "The file of the headers that it asks for, as keys of a provider: a line `name: value` "
+        "each.",
+        None,
+    )
+    traces: StrictBool = field("Whether it gets traces.", True)
+    metrics: StrictBool = field(
+        "Whether it gets what `/metrics` shows; not needed where Prometheus reads that.", False
+    )
+    logs: StrictBool = field("Whether it gets every line of the log.", False)
+    sample: value_types.Share = field(
+        "The share of traces that is kept where Envoy has not decided about them, 0 to 1. The "
+        "flag of a client's own `traceparent` counts for nothing.",
+        0.01,
+    )
+    keep: OtlpKeepConfig = field("Which traces are kept besides.", {})
+    at_most: Annotated[Rate, value_types.RATE] = field(
+        "How many traces one process sends, refusals and others apart; what is beyond is counted "
+        "in `authz_otlp_dropped_total`.",
+        "100/second",
+    )
+    interval: Annotated[float, duration("1s", "1h", "60s")] = field(
+        "How often metrics are sent.", "60s"
+    )
+    propagate: StrictBool = field(
+        "Whether MCP servers get a `traceparent` that names our span, in place of the client's. "
+        "Where Envoy traces, it says its own.",
+        False,
+    )
+    envoy: StrictBool = field(
+        "Whether `authz envoy-config` has Envoy send spans of its own, `sample` of all. A client's "
+        "`traceparent` then ends at Envoy: strangers would decide what it keeps.",
+        False,
+    )
+
+
 class TelemetryConfig(Section):
     """What is told about decisions."""
 
@@ -416,6 +468,11 @@ class TelemetryConfig(Section):
     )
     log: Literal["auto", "json", "text"] = field(
         "One JSON line per decision, or lines for people; `auto`: text on a terminal.", "auto"
+    )
+    otlp: OtlpConfig | None = field(
+        "Traces, metrics and logs for an OpenTelemetry collector; left out, none. Needs the extra "
+        "`otlp`, and a restart where it changes.",
+        None,
     )
 
 

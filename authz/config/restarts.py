@@ -12,9 +12,10 @@ _SERVE: Final = (
     "service.transport",
     "telemetry.metrics",
     "telemetry.log",
+    "telemetry.otlp",
     "gateway.max_body",
 )
-_PAGES: Final = ("service.pages", "telemetry.pages_metrics", "telemetry.log")
+_PAGES: Final = ("service.pages", "telemetry.pages_metrics", "telemetry.log", "telemetry.otlp")
 
 
 def restarts_of_serve(old: Config, new: Config) -> list[str]:

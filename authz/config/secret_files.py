@@ -16,7 +16,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from pydantic import SecretStr
 
 from authz.config.files import IrregularFileError, read_regular
-from authz.config.key_files import read_private_key, sealing_lines
+from authz.config.key_files import header_lines, read_private_key, sealing_lines
 from authz.config.lint.deployment import shared_identity_key
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, ProblemSeverity, WrongValueError
@@ -47,6 +47,7 @@ class Secrets:
             where they are made of `front_door`.
         identity: the private key (PEM) that signs who calls; None where none is named.
         identity_other: one that is published beside it; None where none is named.
+        otlp_headers: what the collector asks for, a line `name: value` each; None for nothing.
     """
 
     redis_password: SecretStr | None = field(default=None)
@@ -55,6 +56,7 @@ class Secrets:
     sealing: SecretStr | None = field(default=None)
     identity: SecretStr | None = field(default=None)
     identity_other: SecretStr | None = field(default=None)
+    otlp_headers: SecretStr | None = field(default=None)
 
     def from_files(self, config: Config) -> Mapping[str, str]:
         """Return the secrets that stand in files, not in the environment, by member."""
@@ -103,6 +105,9 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[st
     for member in ("identity", "identity_other"):
         field = f"{member}_key_file"
         yield member, ("gateway", field), getattr(gateway, field), _private_key
+    otlp = config.telemetry.otlp
+    if otlp is not None:
+        yield "otlp_headers", ("telemetry", "otlp", "headers_file"), otlp.headers_file, _headers
 
 
 def _shared_key(config: Config, secrets: Secrets) -> Iterator[Fault]:
@@ -238,6 +243,16 @@ def _sealing_keys(text: str) -> str:
     return text
 
 
+def _headers(text: str) -> str:
+    """Return lines of headers as they stand in their file."""
+    try:
+        header_lines(text)
+    except ValueError as error:
+        raise WrongValueError(f"the file is not right: {error}", _WRITE_HEADERS) from None
+    return text
+
+
+_WRITE_HEADERS: Final = "write a line for each header, as api-key: abc"
 _ONE_LINE: Final = "put the secret into it, as its only line"
 _MAKE_A_SEAL: Final = "write one key a line, the newest first: openssl rand -base64 32"
 _MAKE_A_KEY: Final = "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"

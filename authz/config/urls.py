@@ -189,6 +189,7 @@ ISSUER: Final = UrlShape(
     "an issuer's URL", ("https",), PathShape.OPTIONAL, "https://auth.example.com"
 ).notation()
 INTERNAL: Final = UrlShape("a URL", _HTTP, PathShape.OPTIONAL, "http://authelia:9091").notation()
+OTLP: Final = UrlShape("a URL", _HTTP, PathShape.OPTIONAL, "http://collector:4318").notation()
 GATEWAY: Final = UrlShape(
     "the gateway's URL", ("https",), PathShape.NONE, "https://mcp.example.com"
 ).notation()

@@ -307,6 +307,27 @@ NumberValue = Annotated[
     PlainValidator(_number),
     WithJsonSchema(_SIZED | {"$comment": "a number", "examples": [100]}),
 ]
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise WrongValueError(f"{shown(value)} is not a share", "write 0 to 1, for example 0.01")
+    return float(value)
+
+
+Share = Annotated[
+    float,
+    PlainValidator(_share),
+    WithJsonSchema(
+        {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "$comment": "a number from 0 to 1",
+            "examples": [0.01],
+        }
+    ),
+]
 METHOD: Final = Notation(
     "the name of a method",
     r"[A-Za-z0-9_$][A-Za-z0-9_$.:-]*(/[A-Za-z0-9_$][A-Za-z0-9_$.:-]*)*",
@@ -358,6 +379,9 @@ FILE: Final = Notation("an absolute path", r"/[^\x00-\x1f\x7f]{1,1023}", "/run/s
 PINS_FILE: Final = Notation("an absolute path", FILE.pattern, "/etc/authz/pins/files.json")
 # A password pasted where its file belongs looks like a relative path.
 SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/redis", secret=True)
+HEADERS_FILE: Final = Notation(
+    "an absolute path", FILE.pattern, "/run/secrets/otlp-headers", secret=True
+)
 KEY_FILE: Final = Notation(
     "an absolute path", FILE.pattern, "/run/secrets/introspection.pem", secret=True
 )

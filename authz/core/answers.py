@@ -108,6 +108,8 @@ GROUPS: Final = "x-authz-groups"
 SERVER: Final = "x-authz-server"
 # The same, signed (`authz.tokens.identity`).
 ASSERTION: Final = "x-authz-identity"
+# W3C Trace Context, section 3.2.
+TRACEPARENT: Final = "traceparent"
 IDENTITY: Final = (SUBJECT, CLIENT, ISSUER, SCOPES, GROUPS, SERVER)
 
 # Never for the upstream: credentials, headers by which some frameworks change the method or the
@@ -190,6 +192,11 @@ def upstream(
 def with_assertion(changes: UpstreamChanges, assertion: str) -> UpstreamChanges:
     """Return the headers of an allowed request with the signed identity."""
     return replace(changes, judged=(*changes.judged, (ASSERTION, assertion)))
+
+
+def with_traceparent(changes: UpstreamChanges, traceparent: str) -> UpstreamChanges:
+    """Return the headers of an allowed request with the trace that it belongs to."""
+    return replace(changes, judged=(*changes.judged, (TRACEPARENT, traceparent)))
 
 
 def _told_by_envoy(

@@ -23,6 +23,7 @@ from authz.config.restarts import restarts_of_pages
 from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.server.health import Health
+from authz.server.otlp import FLUSH, attach
 from authz.server.redis_options import REDIS_REFUSED, redis_options
 from authz.server.reloader import ConfigReloader, RefusedConfigError
 from authz.server.status import Status
@@ -36,6 +37,7 @@ _GRACE: Final = 30
 # What a replaced configuration has to answer what it began.
 _RETIRE: Final = 60.0
 _BACKLOG: Final = 256
+SERVICE: Final = "authz-pages"  # to collectors
 _AT_ONCE: Final = 512
 _MASK: Final = 0o117  # a socket of mode 660
 
@@ -72,8 +74,13 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
     health = Health()
     health.set("pages", "")  # it is asked while they are served, and not otherwise
     with bound(where) as listener, _status(settings, recorder, health):
-        service = _Service(read, env, recorder, health, configuration)
-        asyncio.run(service.run(settings, options, listener, where))
+        export = attach(settings, recorder, SERVICE)
+        export.start()
+        try:
+            service = _Service(read, env, recorder, health, configuration)
+            asyncio.run(service.run(settings, options, listener, where))
+        finally:
+            export.close(FLUSH)
     return 0
 
 

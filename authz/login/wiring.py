@@ -65,6 +65,7 @@ from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.security_events import EventFacts, SecurityEvent
+from authz.telemetry.traced_http import traced_by
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import PrivateKeyJwt
 from authz.tokens.issuer import IssuerAddress, IssuerKeys
@@ -127,7 +128,9 @@ class LoginServer:
         self.sealer = _sealer(settings)
         identity = identity_scopes(email=section.email_addresses)
         self._servers = ResourceServers(settings.policy, identity)
-        self._http = http or issuer_client(timeout=_AUTHELIA, connections=_AT_ONCE, kept=4)
+        self._http = http or issuer_client(
+            timeout=_AUTHELIA, connections=_AT_ONCE, kept=4, wrap=traced_by(recorder.tracer)
+        )
         self.upstream, self._keys = self._authelia(section)
         self._resolver = SystemResolver()
         rules = redirect_rules(config, section)

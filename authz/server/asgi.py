@@ -8,8 +8,10 @@ missing end would hang until the caller's timeout.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
+from authz.core.answers import TRACEPARENT
 from authz.envoy import codec, list_codec
 from authz.server.framing import (
     CANCELLED,
@@ -32,6 +34,8 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Receive, Send], Awaitable[None]]
 CheckBytes = Callable[[bytes], Awaitable[bytes]]
+# The same, with what the call's metadata says of Envoy's span.
+TracedCheck = Callable[[bytes, str], Awaitable[bytes]]
 
 # An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
 _FRAME: Final = 64 * 1024
@@ -39,6 +43,8 @@ _FRAME: Final = 64 * 1024
 _PART: Final = 1 << 20
 # A HealthCheckRequest names a service.
 _HEALTH: Final = 1024
+_CHECK: Final = f"/{codec.AUTHORIZATION}/Check"
+_TRACEPARENT: Final = TRACEPARENT.encode()
 _KIND: Final = (b"content-type", b"application/grpc")
 _KINDS: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 
@@ -65,9 +71,18 @@ class AsgiTransport:
         *,
         max_body: int,
         process: ProcessorFactory | None = None,
+        traced: TracedCheck | None = None,
     ) -> None:
-        """Take what to serve; the server around it calls it for every request."""
-        self._check = check
+        """Take what to serve; the server around it calls it for every request.
+
+        Args:
+            check: what answers Check.
+            health: what answers probes.
+            max_body: the longest body of a request, in bytes.
+            process: what filters responses; None for nothing.
+            traced: in place of `check`, where traces are recorded; gets the call's `traceparent`.
+        """
+        self._traced = traced
         self._process = process
         self._health = health
         self._longest = max_body + _FRAME
@@ -75,7 +90,7 @@ class AsgiTransport:
         self._idle = asyncio.Event()
         self._idle.set()
         self._methods: Mapping[str, Handler] = {
-            f"/{codec.AUTHORIZATION}/Check": self._on_check,
+            _CHECK: partial(self._on_check, check),
             f"/{codec.HEALTH}/Check": self._on_health,
             f"/{codec.HEALTH}/Watch": self._on_watch,
             f"/{list_codec.PROCESSOR}/Process": self._on_process,
@@ -88,6 +103,8 @@ class AsgiTransport:
             await _refuse_http(send)
         elif method is None:
             await refuse(send, UNIMPLEMENTED)
+        elif self._traced is not None and scope["path"] == _CHECK:
+            await self._guard(self._traced_handler(scope, self._traced), receive, send)
         else:
             await self._guard(method, receive, send)
 
@@ -111,18 +128,26 @@ class AsgiTransport:
             raise gone
         return None
 
-    async def _on_check(self, receive: Receive, send: Send) -> None:
+    async def _on_check(self, decide: CheckBytes, receive: Receive, send: Send) -> None:
         raw = await _message(receive, self._longest)
         self._running += 1
         self._idle.clear()
         try:
             # The whole answer is there before anything is sent.
-            answer = frame(await self._check(raw))
+            answer = frame(await decide(raw))
             await _reply(send, answer)
         finally:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+    def _traced_handler(self, scope: Scope, traced: TracedCheck) -> Handler:
+        traceparent = _traceparent(scope["headers"])
+
+        def decide(raw: bytes) -> Awaitable[bytes]:
+            return traced(raw, traceparent)
+
+        return partial(self._on_check, decide)
 
     async def _on_process(self, receive: Receive, send: Send) -> None:
         processing = None if self._process is None else self._process()
@@ -180,6 +205,12 @@ class AsgiTransport:
 
 def _is_grpc(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-type" and value in _KINDS for name, value in headers)
+
+
+def _traceparent(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the one header `traceparent`; empty where there is none, or several."""
+    said = [value for name, value in headers if name == _TRACEPARENT]
+    return said[0].decode("latin-1") if len(said) == 1 else ""
 
 
 async def _message(receive: Receive, longest: int) -> bytes:

@@ -35,6 +35,7 @@ from authz.server.refusal_limiter import bad_tokens_limit
 from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
 from authz.server.tool_catalogues import ToolCatalogues
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traced_http import traced_by
 from authz.tokens.claims import ClaimRules
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.identity import IdentitySigner, key_set
@@ -72,7 +73,9 @@ class Identity:
         self._recorder = recorder
         self._max_age = issuer.keys.max_age
         algorithms = frozenset[str](issuer.algorithms)
-        self._client: httpx.AsyncClient = issuer_client(timeout=_CONNECT)
+        self._client: httpx.AsyncClient = issuer_client(
+            timeout=_CONNECT, wrap=traced_by(recorder.tracer)
+        )
         source = IssuerKeys(IssuerAddress(issuer.url, issuer.internal), algorithms, self._client)
         renewal = KeyRefreshPolicy(
             interval=issuer.keys.refresh,

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
-from authz.core.answers import UpstreamChanges, refusal, upstream, with_assertion
+from authz.core.answers import (
+    TRACEPARENT,
+    UpstreamChanges,
+    refusal,
+    upstream,
+    with_assertion,
+    with_traceparent,
+)
 from authz.core.catalogue import UNLISTED, Catalogue
 from authz.core.decision import (
     Allow,
@@ -38,7 +45,17 @@ from authz.envoy.data_planes import ENVOY, CheckRequestFormat
 from authz.ledger.deadline import Deadline
 from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traces import CURRENT, Trace, Tracer
 from authz.tokens.verifier import Stage
+
+# The stages of a check, as its spans are called. Each ends where the next begins.
+READ: Final = "read"
+TOKEN: Final = "token"  # noqa: S105 - the name of a stage
+RULES: Final = "rules"
+CONFIRM: Final = "confirm"
+LEDGER: Final = "ledger"
+STEP_UP: Final = "step_up"
+ANSWER: Final = "answer"
 
 FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
 # The longest body in which the id of a refused request is looked for: whoever has no token yet
@@ -171,16 +188,23 @@ class Check:
         self._refusal_limiter = refusals
         self._clock = clock
 
-    async def __call__(self, raw: bytes) -> bytes:
-        """Answer one CheckRequest. Raises nothing but CancelledError."""
+    async def __call__(self, raw: bytes, traceparent: str = "") -> bytes:
+        """Answer one CheckRequest. Raises nothing but CancelledError.
+
+        Args:
+            raw: the CheckRequest.
+            traceparent: what the call's metadata says of Envoy's own span; empty for nothing.
+        """
         started = time.perf_counter()
+        tracer = self._recorder.tracer
+        trace = None if tracer is None else _begin(tracer, traceparent, started)
         request: HttpRequest | None = None
         snapshot = self.snapshot
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 request = codec.decode(raw, snapshot.plane)
                 snapshot = self._snapshot_for(request, snapshot)
-                decision = await self._decide(request, snapshot)
+                decision = await self._decide(request, snapshot, trace)
                 if isinstance(decision, Allow):
                     if snapshot.offers is not None:
                         snapshot.offers.admitted(decision)
@@ -190,9 +214,11 @@ class Check:
                     changes = upstream(decision, policy, now, request_id, origin, cache=cache)
                     if decision.server.signed_identity:
                         changes = _signed(decision, changes, snapshot)
+                    if trace is not None:
+                        changes = _traced(changes, tracer, trace)
                     answer = codec.encode_allow(changes, cache)
                 else:
-                    decision, offer = await self._offered(decision, snapshot)
+                    decision, offer = await self._offered(decision, snapshot, trace)
                     answer = _refuse(decision, request, offer, snapshot.policy)
             except RefusedError as refused:
                 decision = Deny(refused.reason, refused.detail)
@@ -200,7 +226,7 @@ class Check:
             except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
                 decision, answer = self._broken(error)
         elapsed = time.perf_counter() - started
-        self._recorder.decision(decision, request, elapsed, snapshot.cache)
+        self._recorder.decision(decision, request, elapsed, snapshot.cache, trace=trace)
         if snapshot.trail is not None:
             snapshot.trail.decision(decision, request, snapshot.cache)
         return answer
@@ -217,7 +243,9 @@ class Check:
             return current
         return former
 
-    async def _offered(self, deny: Deny, snapshot: Snapshot) -> tuple[Deny, StepUpPrompt | None]:
+    async def _offered(
+        self, deny: Deny, snapshot: Snapshot, trace: Trace | None
+    ) -> tuple[Deny, StepUpPrompt | None]:
         """Return the step-up or approval that goes with a refusal.
 
         Where what is to be approved could not be kept, that is what is told: nobody is sent to a
@@ -225,6 +253,8 @@ class Check:
         """
         if snapshot.offers is None or (deny.step_up is None and deny.approval is None):
             return deny, None
+        if trace is not None:
+            trace.enter(STEP_UP)
         try:
             return deny, await snapshot.offers.offer(deny)
         except UnavailableError as fault:
@@ -238,7 +268,11 @@ class Check:
         self._recorder.crash(error)
         return Deny(Reason.INTERNAL, detail), codec.FALLBACK_DENY
 
-    async def _decide(self, request: HttpRequest, snapshot: Snapshot) -> Decision:
+    async def _decide(
+        self, request: HttpRequest, snapshot: Snapshot, trace: Trace | None
+    ) -> Decision:
+        if trace is not None:
+            trace.adopt(request.headers.get(TRACEPARENT, ""))
         call = read(request, snapshot.policy)
         if isinstance(call, Deny):
             return call
@@ -246,11 +280,13 @@ class Check:
         known: Principal | None = None
         try:
             with snapshot.deadline.block():
+                if trace is not None:
+                    trace.enter(TOKEN)
                 principal = await self._principal(call, snapshot)
                 if isinstance(principal, Deny):
                     return principal
                 known = principal
-                return await self._judge(call, principal, snapshot)
+                return await self._judge(call, principal, snapshot, trace)
         except TimeoutError:
             return _unavailable(call.server, known, "issuer", "the deadline has passed")
         except UnavailableError as fault:
@@ -265,8 +301,10 @@ class Check:
         return await self._verified(call, snapshot) if known is None else known
 
     async def _judge(
-        self, call: BearerRequest, principal: Principal, snapshot: Snapshot
+        self, call: BearerRequest, principal: Principal, snapshot: Snapshot, trace: Trace | None
     ) -> Decision:
+        if trace is not None:
+            trace.enter(RULES)
         now = self._clock()
         wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
@@ -276,9 +314,16 @@ class Check:
             call, principal, snapshot.policy, now, snapshot.cache, catalogue=catalogue
         )
         if isinstance(pending, PendingDecision) and pending.confirm_since is not None:
+            if trace is not None:
+                trace.enter(CONFIRM)
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
         if isinstance(pending, PendingDecision):
-            decision = conclude(pending, await snapshot.ledger.take(pending.query))
+            if trace is not None:
+                trace.enter(LEDGER)
+            taken = await snapshot.ledger.take(pending.query)
+            if trace is not None:
+                trace.enter(ANSWER)
+            decision = conclude(pending, taken)
         else:
             decision = pending
         if isinstance(decision, Deny):
@@ -399,6 +444,21 @@ def _signed(allow: Allow, changes: UpstreamChanges, snapshot: Snapshot) -> Upstr
     if snapshot.identity is None:  # which the configuration does not allow
         raise RuntimeError("no key to sign with")
     return with_assertion(changes, snapshot.identity.assertion(allow.principal, allow.server))
+
+
+def _begin(tracer: Tracer, traceparent: str, started: float) -> Trace:
+    """Begin the trace of a check, in its own task."""
+    trace = tracer.begin(traceparent, started)
+    trace.stages.append((READ, started))
+    CURRENT.set(trace)
+    return trace
+
+
+def _traced(changes: UpstreamChanges, tracer: Tracer | None, trace: Trace) -> UpstreamChanges:
+    """Return what goes to a server, with this trace; where Envoy traces, it says that itself."""
+    if tracer is None or trace.is_parent_trusted or not tracer.propagates:
+        return changes
+    return with_traceparent(changes, tracer.traceparent(trace))
 
 
 def _refuse(

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import grpc.aio
 
+from authz.core.answers import TRACEPARENT
 from authz.envoy import codec, list_codec
-from authz.server.asgi import CheckBytes
+from authz.server.asgi import CheckBytes, TracedCheck
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory
 
@@ -33,9 +34,19 @@ class GrpcTransport:
         *,
         max_body: int,
         process: ProcessorFactory | None = None,
+        traced: TracedCheck | None = None,
     ) -> None:
-        """Register the services; nothing listens yet."""
+        """Register the services; nothing listens yet.
+
+        Args:
+            check: what answers Check.
+            health: what answers probes.
+            max_body: the longest body of a request, in bytes.
+            process: what filters responses; None for nothing.
+            traced: in place of `check`, where traces are recorded.
+        """
         self._check = check
+        self._traced = traced
         self._process = process
         self._health = health
         longest = max(max_body + _FRAME, _LEAST)
@@ -48,7 +59,11 @@ class GrpcTransport:
     def _authorization(self) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
             codec.AUTHORIZATION,
-            {"Check": grpc.unary_unary_rpc_method_handler(self._on_check)},
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(
+                    self._on_check if self._traced is None else self._on_traced_check
+                )
+            },
         )
 
     def _processor(self) -> grpc.GenericRpcHandler:
@@ -68,6 +83,12 @@ class GrpcTransport:
 
     async def _on_check(self, raw: bytes, _: object) -> bytes:
         return await self._check(raw)
+
+    async def _on_traced_check(self, raw: bytes, context: _Context) -> bytes:
+        assert self._traced is not None
+        said = [value for name, value in context.invocation_metadata() or () if name == TRACEPARENT]
+        traceparent = said[0] if len(said) == 1 else ""
+        return await self._traced(raw, traceparent if isinstance(traceparent, str) else "")
 
     async def _on_process(
         self, parts: AsyncIterator[bytes], context: _Context

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from authz.config.model import IntrospectionConfig, IssuerConfig
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traced_http import traced_by
 from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.claims import ClaimRules
 from authz.tokens.client_auth import ClientAuth, ClientSecretBasic, ClientSecretPost, PrivateKeyJwt
@@ -50,7 +51,7 @@ class Introspecting:
         total = issuer.deadline * _PATIENCE
         width = configured.concurrency
         self._client: httpx.AsyncClient = issuer_client(
-            timeout=total, connections=width, kept=width
+            timeout=total, connections=width, kept=width, wrap=traced_by(recorder.tracer)
         )
         endpoint = IntrospectionEndpoint(
             IssuerAddress(issuer.url, issuer.internal),

@@ -13,6 +13,7 @@ from authz.config.addresses import read_address, read_tcp, worker_addresses
 from authz.config.load import Settings, load
 from authz.process.supervisor import StartError
 from authz.server.envoy_follower import WatchedFolder, watched_folder
+from authz.server.otlp import FLUSH, SERVICE, attach, require_package
 from authz.server.redis_options import require_redis
 from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
 from authz.server.worker_control import WorkerSettings
@@ -51,6 +52,7 @@ def serve(
     """
     settings = load(configuration, env)
     require_redis(settings, env, configuration)
+    require_package(settings)
     config = settings.config
     recorder = Recorder(Metrics(), EventLog(config.telemetry.log))
     capture_library_output(recorder)
@@ -101,7 +103,12 @@ def _serve_pool(
         pool = WorkerPool(worker, checks, settings, env=env, recorder=recorder)
         return await pool.run()
 
-    return asyncio.run(run())
+    export = attach(settings, recorder, SERVICE, traces=False)
+    export.start()
+    try:
+        return asyncio.run(run())
+    finally:
+        export.close(FLUSH)
 
 
 def _serve_grpcio(worker: WorkerSettings, env: Mapping[str, str], recorder: Recorder) -> int:

@@ -9,7 +9,15 @@ from typing import Final
 
 import httpx
 
-from authz.server.asgi import AsgiTransport, CheckBytes, Receive, Scope, Send, refuse
+from authz.server.asgi import (
+    AsgiTransport,
+    CheckBytes,
+    Receive,
+    Scope,
+    Send,
+    TracedCheck,
+    refuse,
+)
 from authz.server.framing import UNAVAILABLE
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory
@@ -36,9 +44,10 @@ class _Transport(AsgiTransport):
         *,
         max_body: int,
         process: ProcessorFactory | None,
+        traced: TracedCheck | None,
         admin: str,
     ) -> None:
-        super().__init__(check, health, max_body=max_body, process=process)
+        super().__init__(check, health, max_body=max_body, process=process, traced=traced)
         self._admin = admin
         self._address = ""
 
@@ -123,9 +132,12 @@ class EmbeddedApp:
         *,
         max_body: int,
         process: ProcessorFactory | None = None,
+        traced: TracedCheck | None = None,
     ) -> _Transport:
         admin = self._channel.settings.admin
-        self._transport = _Transport(check, health, max_body=max_body, process=process, admin=admin)
+        self._transport = _Transport(
+            check, health, max_body=max_body, process=process, traced=traced, admin=admin
+        )
         return self._transport
 
     async def _run(self, service: Service) -> None:

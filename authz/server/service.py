@@ -19,13 +19,14 @@ from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
 from authz.server.activity_reporter import ActivityReporter, ReportedState
-from authz.server.asgi import CheckBytes
+from authz.server.asgi import CheckBytes, TracedCheck
 from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
+from authz.server.otlp import FLUSH, SERVICE, attach
 from authz.server.processing import ProcessorFactory, ResponseProcessor
 from authz.server.redis_options import REDIS_REFUSED
 from authz.server.refusal_limiter import RefusalLimiter
@@ -82,6 +83,7 @@ class MakeTransport(Protocol):
         *,
         max_body: int,
         process: ProcessorFactory | None = None,
+        traced: TracedCheck | None = None,
     ) -> Transport:
         """Take what to serve; nothing listens yet."""
         ...
@@ -117,6 +119,7 @@ class Service:
         file: Path | None = None,
         envoy: WatchedFolder | None = None,
         keeps_former: bool = False,
+        worker: int | None = None,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -132,6 +135,7 @@ class Service:
                 else does.
             keeps_former: whether Envoy follows a reload, so that servers that only moved are served
                 over their old routes meanwhile (decision 23).
+            worker: the number of this process among several.
 
         Raises:
             ConfigError: where the configuration is wrong.
@@ -147,6 +151,8 @@ class Service:
             self._follower = EnvoyFollower(envoy, env, recorder, self._health)
         self._keeps_former = keeps_former
         settings = load()
+        # Before the parts are built: they ask the recorder whether anything is traced.
+        self._export = attach(settings, recorder, SERVICE, worker=worker)
         self._assembly = Assembly(settings, env, recorder)
         self._reloader = ConfigReloader(
             load,
@@ -172,6 +178,7 @@ class Service:
             self._health,
             max_body=self._settings.policy.max_body,
             process=self._processor_factory(lists),
+            traced=None if self._recorder.tracer is None else self.check,
         )
         status = Status(
             self._recorder.metrics.registry,
@@ -185,6 +192,7 @@ class Service:
             port = transport.listen(self._listeners.check)
             self.ports = (port, status.port)
             status.start()
+            self._export.start()
             self._recorder.metrics.follow(self._key_age, self._mode)
             expiry = CertificateExpiry(self._certificate)
             if expiry.is_known():
@@ -223,6 +231,8 @@ class Service:
             await self._assembly.aclose()
             status.stop()
         self._recorder.event("stopped")
+        # In a thread: who embeds this loop may still have something to end.
+        await asyncio.to_thread(self._export.close, FLUSH)
         # Whoever runs this may end the process now.
         self._recorder.log.flush()
 

@@ -76,6 +76,7 @@ class WorkerChannel:
             file=file,
             envoy=watched if settings.envoy and settings.worker is None else None,
             keeps_former=bool(settings.envoy),
+            worker=settings.worker,
         )
 
     def _read(self) -> Settings:

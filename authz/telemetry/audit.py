@@ -44,13 +44,17 @@ Record = Mapping[str, object]
 _Fields = tuple[tuple[str, str], ...]
 
 
-def describe(decision: Decision, request: HttpRequest | None, seconds: float) -> dict[str, object]:
+def describe(
+    decision: Decision, request: HttpRequest | None, seconds: float, trace_id: str = ""
+) -> dict[str, object]:
     """Return the fields of a decision's log line, without those that are not known."""
     record: dict[str, object] = {"event": "decision"}
     request_fields = _request_fields(decision, request)
     for fields in (_verdict(decision), request_fields, _principal_fields(decision.principal)):
         record |= {name: value[:_MAX_VALUE] for name, value in fields if value}
     record["ms"] = round(seconds * 1000, 3)
+    if trace_id:
+        record["trace_id"] = trace_id
     return record
 
 
@@ -59,7 +63,9 @@ def as_line(
     request: HttpRequest | None,
     seconds: float,
     now: float,
+    *,
     cache: IdentityCache | None = None,
+    trace_id: str = "",
 ) -> str:
     """Return the JSON of what `describe` returns; its recurring parts are cached."""
     if isinstance(decision, Allow) and decision.approval is None:
@@ -70,7 +76,8 @@ def as_line(
     what = _joined(_request_fields(decision, request))
     who = _joined_principal(principal) if cache is None else cache.get(_joined_principal, principal)
     time, ms = _three_decimals(now), _three_decimals(seconds * 1000)
-    return f'{{"time":{time},"event":"decision"{verdict}{what}{who},"ms":{ms}}}'
+    trace = f',"trace_id":"{trace_id}"' if trace_id else ""
+    return f'{{"time":{time},"event":"decision"{verdict}{what}{who},"ms":{ms}{trace}}}'
 
 
 def _three_decimals(number: float) -> str:
@@ -105,11 +112,11 @@ def _request_fields(decision: Decision, request: HttpRequest | None) -> _Fields:
         ("server", "" if server is None else server.name),
         ("mcp_method", "" if message is None else message.method),
         ("tool", "" if message is None else message.tool or ""),
-        *_named_fields(server, message),
+        *named_fields(server, message),
     )
 
 
-def _named_fields(server: Server | None, message: Message | None) -> _Fields:
+def named_fields(server: Server | None, message: Message | None) -> _Fields:
     """Return the prompt or resource, where those of its kind have rules.
 
     A URI in another spelling may hold a password, and the query of any may; neither is told.
@@ -204,8 +211,13 @@ class EventLog:
         self._flushing = threading.Lock()
         self._unwritten = b""
         self.lost = 0
+        self._copy: Callable[[str], None] | None = None
         # A process that ends before it serves has logged the reason.
         atexit.register(self.flush)
+
+    def copy_to(self, copy: Callable[[str], None] | None) -> None:
+        """Pass each line on as JSON from now on, too; what is told returns at once."""
+        self._copy = copy
 
     def write(self, record: Record) -> None:
         """Write one record; where that is not possible at once, the line is lost.
@@ -221,20 +233,35 @@ class EventLog:
         request: HttpRequest | None,
         seconds: float,
         cache: IdentityCache | None = None,
+        *,
+        trace_id: str = "",
     ) -> None:
-        """Write the line of a decision, as `write` does; the cache is that of its policy."""
+        """Write the line of a decision, as `write` does.
+
+        Args:
+            decision: what was decided.
+            request: what was asked; None where it could not be decoded.
+            seconds: how long that took.
+            cache: that of its policy.
+            trace_id: 32 hex digits; empty where nothing is traced.
+        """
         now = self._clock()
         if self._format is as_json:
-            line = as_line(decision, request, seconds, now, cache) + "\n"
+            line = as_line(decision, request, seconds, now, cache=cache, trace_id=trace_id) + "\n"
             if len(line) <= _MAX_WRITE:
+                if self._copy is not None:
+                    self._copy(line)
                 self._put(line)
                 return
-        self._write(describe(decision, request, seconds), now)
+        self._write(describe(decision, request, seconds, trace_id), now)
 
     def _write(self, record: Record, now: float) -> None:
         line = self._format(record, now) + "\n"
         if len(line) > _MAX_WRITE:
-            line = self._format(_shortened(record), now) + "\n"
+            record = _shortened(record)
+            line = self._format(record, now) + "\n"
+        if self._copy is not None:
+            self._copy(line if self._format is as_json else as_json(record, now))
         self._put(line)
 
     def _put(self, line: str) -> None:

@@ -9,6 +9,7 @@ Invariant: what an alert of authz/setup/templates/rules.yml.j2 counts is there f
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import partial
 from typing import Final, Self
 
@@ -25,6 +26,19 @@ _BUCKETS: Final = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 # Outcomes of `end_at_issuer` (authz/login/store/revocation_outbox.py).
 _ENDS: Final = ("ok", "failed", "refused", "lost")
+
+
+_SIGNALS: Final = ("traces", "metrics", "logs")
+
+
+class OtlpLoss(Enum):
+    """Why something did not reach the OpenTelemetry collector: a label."""
+
+    RATE = "rate"
+    QUEUE = "queue"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    END = "end"
 
 
 class Labelled:
@@ -221,6 +235,20 @@ class Metrics:
             ["mode"],
             registry=self.registry,
         )
+        self.otlp_sent: Final = self._counter(
+            "authz_otlp_sent_total",
+            "Traces, log lines and points of metrics that the collector has taken.",
+            "signal",
+        )
+        _begin(self.otlp_sent, [(each,) for each in _SIGNALS])
+        self.otlp_dropped: Final = self._counter(
+            "authz_otlp_dropped_total",
+            "The same that it has not got: too many a second (rate), or waiting (queue), it was "
+            "not reached (unreachable) or did not take them (refused), the process ended (end).",
+            "signal",
+            "why",
+        )
+        _begin(self.otlp_dropped, [(each, why.value) for each in _SIGNALS for why in OtlpLoss])
         self.log_lost: Final = Gauge(
             "authz_log_lines_lost",
             "Log lines lost since the start, because whoever reads the log has stopped.",

@@ -13,6 +13,7 @@ from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import EventLog
+from authz.telemetry.decision_spans import record_decision
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
 from authz.telemetry.security_events import (
     EVENT_OF_REASON,
@@ -23,6 +24,7 @@ from authz.telemetry.security_events import (
     SecurityNotice,
     ecs_fields,
 )
+from authz.telemetry.traces import CURRENT, Trace, Tracer
 
 _FRAMES: Final = 20  # the last ones: where it happened
 
@@ -37,6 +39,8 @@ class Recorder:
     """Record decisions and the faults of dependencies.
 
     Attributes:
+        metrics, log: where they are counted and written.
+        tracer: begins traces; None where nothing is traced.
         notify: is given each security event that is told; None where nobody is to be notified.
     """
 
@@ -61,6 +65,7 @@ class Recorder:
         self._clock = clock
         self._security = SecurityEvents()
         self.worker: Final = worker
+        self.tracer: Tracer | None = None
         self._worker_fields = {} if worker is None else {"worker": worker}
         metrics.log_lost.set_function(lambda: log.lost)
 
@@ -70,8 +75,18 @@ class Recorder:
         request: HttpRequest | None,
         seconds: float,
         cache: IdentityCache | None = None,
+        *,
+        trace: Trace | None = None,
     ) -> None:
-        """Record one decision; `request` is None where it could not be decoded."""
+        """Record one decision.
+
+        Args:
+            decision: what it is.
+            request: what was asked; None where it could not be decoded.
+            seconds: how long it took.
+            cache: that of its policy.
+            trace: of the check, which ends here; None where nothing is traced.
+        """
         if isinstance(decision, Allow):
             server, reason = decision.server.name, ALLOWED
         else:
@@ -80,7 +95,10 @@ class Recorder:
             self.metrics.refusals.labels(reason).inc()
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
-        self.log.decision(decision, request, seconds, cache)
+        trace_id = "" if trace is None else trace.trace_id
+        self.log.decision(decision, request, seconds, cache, trace_id=trace_id)
+        if trace is not None and self.tracer is not None:
+            record_decision(self.tracer, trace, decision, request, seconds)
         if isinstance(decision, Deny):
             event = EVENT_OF_REASON.get(decision.reason)
             if event is not None:
@@ -113,7 +131,8 @@ class Recorder:
     def fault(self, dependency: str, detail: str = "") -> None:
         """Record that a dependency failed."""
         self.metrics.dependency_errors.labels(dependency).inc()
-        self.log.write({"event": "fault", "dependency": dependency, "detail": detail})
+        record = {"event": "fault", "dependency": dependency, "detail": detail}
+        self.log.write(record | self._trace_fields())
 
     def crash(self, error: BaseException, request_id: str = "") -> None:
         """Record a defect of ours: the places of its last frames, never its message.
@@ -126,7 +145,12 @@ class Recorder:
 
     def event(self, name: str, **fields: object) -> None:
         """Log an event of the service."""
-        self.log.write({"event": name, **self._worker_fields, **fields})
+        self.log.write({"event": name, **self._worker_fields, **fields, **self._trace_fields()})
+
+    def _trace_fields(self) -> dict[str, str]:
+        """Return the trace of what is under way in this task, where there is one."""
+        trace = None if self.tracer is None else CURRENT.get()
+        return {} if trace is None else {"trace_id": trace.trace_id}
 
     def security(self, event: SecurityEvent, facts: EventFacts = NO_FACTS) -> None:
         """Count an occurrence of a security event, and tell it where it is due."""

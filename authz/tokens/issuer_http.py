@@ -6,7 +6,7 @@ redirect. The caller bounds the time for the whole.
 
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -80,7 +80,12 @@ class IssuerEndpoint:
 
 
 def issuer_client(
-    *, timeout: float, verify: ssl.SSLContext | None = None, connections: int = 4, kept: int = 1
+    *,
+    timeout: float,
+    verify: ssl.SSLContext | None = None,
+    connections: int = 4,
+    kept: int = 1,
+    wrap: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     """Return an HTTP client without redirects, proxies or cookies.
 
@@ -89,14 +94,20 @@ def issuer_client(
         verify: which authorities to trust; None for the system's authorities and SSL_CERT_FILE.
         connections: the most at once.
         kept: how many of them stay open for the next request.
+        wrap: returns what is to carry the requests in place of a transport; None for the transport
+            itself.
     """
+    # No proxies of the environment: the internal address is meant literally.
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
+        verify=verify or ssl.create_default_context(),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
+        trust_env=False,
+    )
     return httpx.AsyncClient(
         follow_redirects=False,
         timeout=timeout,
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
-        # No proxies of the environment: the internal address is meant literally.
+        transport=transport if wrap is None else wrap(transport),
         trust_env=False,
-        verify=verify or ssl.create_default_context(),
         # Nothing is unpacked, so that no small answer becomes a large one.
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )

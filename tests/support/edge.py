@@ -185,7 +185,7 @@ def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[EdgeUpstream, int]
 
         def answer(self) -> None:
             headers = tuple(self.headers.items())
-            state.arrived.append(Arrived(self.command, self.path, headers, _body(self)))
+            state.arrived.append(Arrived(self.command, self.path, headers, read_body(self)))
             if "stream" in self.path:
                 _stream(self, state)
             else:
@@ -210,7 +210,7 @@ def upstream(place: tuple[str, int] | Path) -> Iterator[tuple[EdgeUpstream, int]
         thread.join()
 
 
-def _body(handler: BaseHTTPRequestHandler) -> bytes:
+def read_body(handler: BaseHTTPRequestHandler) -> bytes:
     if handler.headers.get("transfer-encoding") != "chunked":
         return handler.rfile.read(int(handler.headers.get("content-length") or 0))
     body = b""

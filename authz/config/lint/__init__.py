@@ -4,12 +4,19 @@ An error: the service could not do what the file says, or would do what nobody c
 warning: it does exactly what the file says, and a person should look again.
 """
 
-from authz.config.lint import deployment, front_door, rules, satisfiability, tokens
+from authz.config.lint import (
+    deployment,
+    front_door,
+    rules,
+    satisfiability,
+    telemetry,
+    tokens,
+)
 from authz.config.model import Config
 from authz.config.problems import Fault
 
 
 def lint(config: Config) -> list[Fault]:
     """Return every fault between values."""
-    modules = (deployment, front_door, rules, tokens, satisfiability)
+    modules = (deployment, front_door, rules, tokens, satisfiability, telemetry)
     return [fault for module in modules for check in module.CHECKS for fault in check(config)]

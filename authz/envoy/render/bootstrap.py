@@ -39,7 +39,7 @@ from authz.envoy.files import (
     ROUTES_FILE,
     watched_text,
 )
-from authz.envoy.render.clusters import ISSUER, PASSWORDS, clusters
+from authz.envoy.render.clusters import COLLECTOR, ISSUER, PASSWORDS, clusters
 from authz.envoy.render.filters import http_filters
 from authz.envoy.render.listener import certificate, listeners
 from authz.envoy.render.messages import duration, watched_file
@@ -172,7 +172,7 @@ def fragment(settings: EnvoySettings, where: Topology) -> str:
         "clusters": [
             to_plain(cluster)
             for cluster in clusters(settings, where)
-            if cluster.name not in {ISSUER, PASSWORDS}
+            if cluster.name not in {ISSUER, PASSWORDS, COLLECTOR}
         ],
     }
     header = _FRAGMENT_HEADER.format(hops=settings.gateway.trusted_hops)

@@ -56,13 +56,21 @@ from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.messages import address, duration, exactly
 from authz.envoy.render.proto_json import pack
 from authz.envoy.render.response_headers import upstream_filters
-from authz.envoy.render.settings import EnvoySettings, HttpUpstream, McpServer, Topology
+from authz.envoy.render.settings import (
+    EnvoySettings,
+    HttpUpstream,
+    McpServer,
+    Topology,
+    TracedEdge,
+)
 
 AUTHZ: Final = "authz"
 ISSUER: Final = "issuer"
 # The same issuer, for what makes it compute the hash of a password.
 PASSWORDS: Final = "issuer:passwords"
 PAGES: Final = "pages"
+# Where Envoy's own spans go.
+COLLECTOR: Final = "collector"
 
 _PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT: Final = 5.0
@@ -94,7 +102,17 @@ def clusters(settings: EnvoySettings, where: Topology) -> list[Cluster]:
     if settings.portal is not None:
         found.append(_upstream(ISSUER, settings.portal.upstream, where))
         found.append(_passwords(settings.portal.upstream, where))
+    if settings.traced is not None:
+        found.append(_collector(settings.traced, where))
     return found
+
+
+def _collector(edge: TracedEdge, where: Topology) -> Cluster:
+    cluster = _upstream(COLLECTOR, edge.upstream, where)
+    if edge.is_grpc:
+        http2 = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+        cluster.typed_extension_protocol_options = _protocols(http2, _IDLE)
+    return cluster
 
 
 def cluster_of(server: McpServer) -> str:

@@ -46,6 +46,7 @@ from authz.envoy.render.messages import address, duration, http_filter, watched_
 from authz.envoy.render.proto_json import pack
 from authz.envoy.render.routes import gateway_routes, redirect_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
+from authz.envoy.render.tracing import restarts_traces, tracing
 
 GATEWAY: Final = "gateway"
 REDIRECT: Final = "redirect"
@@ -77,7 +78,11 @@ def listeners(settings: EnvoySettings, where: Topology, *, watched: bool = False
     front_door = None if settings.pages is None else settings.url
     replies = local_replies(settings.portal, front_door)
     filters = [*forwarded_ports(settings.gateway.trusted_hops), *http_filters(settings)]
-    main = _chain(_manager(GATEWAY, settings, routes, filters, replies))
+    manager = _manager(GATEWAY, settings, routes, filters, replies)
+    if settings.traced is not None:
+        manager.tracing = tracing(settings.traced)
+        manager.early_header_mutation_extensions = [restarts_traces()]
+    main = _chain(manager)
     if settings.gateway.tls is not None:
         main.transport_socket = _tls(settings.gateway.tls, where.folder)
         main.transport_socket_connect_timeout = duration(_WAIT_FOR_HANDSHAKE)

@@ -208,6 +208,23 @@ class FrontDoorPages:
 
 
 @dataclass(frozen=True, slots=True)
+class TracedEdge:
+    """State where Envoy's own spans go, and how many.
+
+    Attributes:
+        upstream: the collector.
+        endpoint: its URL.
+        is_grpc: whether it speaks gRPC.
+        sample: the share of requests, 0 to 1.
+    """
+
+    upstream: HttpUpstream
+    endpoint: str
+    is_grpc: bool
+    sample: float
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoySettings:
     """Hold all that is rendered, besides what only a `Topology` knows.
 
@@ -220,6 +237,7 @@ class EnvoySettings:
         portal: None where the issuer is served elsewhere.
         pages: None where there is no front door.
         filters_lists: whether the list filter is there.
+        traced: where Envoy's own spans go; None where it makes none.
     """
 
     url: Url
@@ -230,6 +248,7 @@ class EnvoySettings:
     portal: IssuerPortal | None
     pages: FrontDoorPages | None
     filters_lists: bool = False
+    traced: TracedEdge | None = None
 
 
 def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False) -> EnvoySettings:
@@ -251,7 +270,16 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
         portal=_portal(config, where),
         pages=_pages(config, where),
         filters_lists=config.service.data_plane == "envoy" if watched else settings.filters_lists,
+        traced=_traced(config),
     )
+
+
+def _traced(config: Config) -> TracedEdge | None:
+    otlp = config.telemetry.otlp
+    if otlp is None or not otlp.envoy:
+        return None
+    upstream = _upstream(otlp.endpoint, None)
+    return TracedEdge(upstream, otlp.endpoint, otlp.protocol == "grpc", otlp.sample)
 
 
 def _check_addresses(config: Config, where: Topology) -> tuple[Endpoint, ...]:

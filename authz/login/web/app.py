@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from authz.core.answers import TRACEPARENT
 from authz.core.ledger import UnavailableError
 from authz.core.limits import network
 from authz.login.service.rate_limits import TooManyRequestsError
@@ -26,6 +27,7 @@ from authz.login.web.paths import is_callback
 from authz.login.web.rendering import request_id
 from authz.login.web.requests import NETWORK, REQUEST_ID, begin_request
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.request_spans import begin_trace, end_trace
 
 # Requests under way from one address, of the 512 that the server takes (`serve`): the others are
 # for others. A body that never comes is one for ten seconds, and so is a wait for Authelia.
@@ -43,6 +45,7 @@ class LoginApp:
         self._errors = errors
         self._recorder = recorder
         self._under_way = Counter[str]()
+        self._paths = frozenset(route.path for route in routes if not route.param_convertors)
         # No redirects to paths with or without a slash: they would be made of the Host header.
         self._router: ASGIApp = Router(routes, redirect_slashes=False, default=self._missing)
 
@@ -52,6 +55,25 @@ class LoginApp:
             return
         request = Request(scope)
         begin_request(request_id(request), network(request.headers.get("x-forwarded-for", "")))
+        tracer = self._recorder.tracer
+        if tracer is None:
+            await self._serve(request, scope, receive, send)
+            return
+        trace = begin_trace(tracer, request.headers.getlist(TRACEPARENT))
+        status = 0
+
+        async def watching(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._serve(request, scope, receive, watching)
+        finally:
+            end_trace(tracer, trace, request.method, self._route(scope["path"]), status)
+
+    async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # without it, a route answers errors itself instead of raising them
         begun = False
 
@@ -67,6 +89,10 @@ class LoginApp:
             response = self._explain(request, error)
             if not begun:
                 await response(scope, receive, send)
+
+    def _route(self, path: str) -> str:
+        """Return a path as it is declared; empty where no route is it to the letter."""
+        return path if path in self._paths else ""
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
