@@ -36,7 +36,8 @@ _HEAD: Final = (
     f"What authz.yaml implies for Authelia {VERSION}; made by `authz authelia-config`.",
     "Keep it in a file of its own and start Authelia with both:",
     "  authelia --config configuration.yml,authz.yml",
-    "Authelia merges maps by their keys; a list (`clients`) must stand in one of the files only.",
+    "Authelia merges maps by their keys, and takes a list (`clients`) from the last file alone.",
+    'Where yours has clients, too, docs/authelia.md says what to do ("Clients of your own").',
 )
 _CLIENTS: Final = (
     "requested_audience_mode is left at its default, `explicit`: a token is for what its client",

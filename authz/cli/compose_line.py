@@ -46,6 +46,8 @@ _READ: Final[Mapping[str, str]] = {
     "--log": _INPUT,
     "--file": _INPUT,
 }
+# What reads no file that authz.yaml names: what fails there fails in a container, too.
+_OF_THE_HOST: Final = frozenset({"add-server"})
 _WRITTEN: Final = frozenset({"-o", "--output"})
 _CONFIGURATION: Final = frozenset({"-c", "--config"})
 _STATE: Final = "--state"
@@ -79,7 +81,9 @@ def print_compose_line(ctx: click.Context) -> bool:
         Whether that was said.
     """
     asked = asked_command(ctx)
-    if asked is None or not asked.words or not is_right_without_files(asked.config):
+    if asked is None or not asked.words or asked.words[0] in _OF_THE_HOST:
+        return False
+    if not is_right_without_files(asked.config):
         return False
     line = compose_line(asked)
     if line is None:

@@ -197,6 +197,7 @@ def _next(done: SetupResult, answers: SetupAnswers) -> Iterator[str]:
         yield "  docker compose exec authelia authelia storage user totp generate " + answers.user
         yield "      prints the otpauth:// line for the authenticator app"
     else:
-        yield "  start your Authelia with authelia/authz.yml beside its own configuration"
+        yield "  start your Authelia with authelia/authz.yml beside its own configuration; one that"
+        yield '      has clients there would lose them: docs/authelia.md, "Clients of your own"'
         yield "  docker compose up -d, and let it into the network `auth` (docs/compose.md)"
     yield "  authz client-config claude              what to paste; also vscode, cursor, inspector"

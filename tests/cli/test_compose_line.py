@@ -31,6 +31,16 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+def test_a_server_that_cannot_be_added_is_told_why(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container would refuse it, too: its line would hide the cause."""
+    assert main(["add-server", "token", "http://x:8000/mcp"]) == 2
+    err = capsys.readouterr().err
+    assert "docker compose" not in err
+    assert "token" in err
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
