@@ -44,8 +44,8 @@ _PREFIXES: Final = tuple(
         rb"\[(?P<source>[\w./-]+)\] (?:" + _TIME + rb")?",
         # logcli: time, labels
         _TIME + rb"(?P<source>\{[^{}]*\}) ",
-        # stern: pod, container
-        rb"(?P<source>[a-z0-9.-]+-[a-z0-9.-]+ [a-z0-9.-]+) ",
+        # stern: pod, container; looked for ahead, or a line of dashes would take quadratic time
+        rb"(?P<source>(?=[a-z0-9.]+-[a-z0-9])[a-z0-9.-]+ [a-z0-9.-]+) ",
         # docker logs --timestamps, kubectl logs --timestamps
         _TIME + rb"(?P<source>)",
     )
