@@ -7,6 +7,7 @@ bytes and tools; no redirect is followed, nothing is unpacked, and requests carr
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from authz.core.catalogue import DefinitionError, ToolDefinition, read_definitio
 from authz.core.policy import LEGACY, MODERN
 from authz.core.strict_json import StrictJsonError, loads
 from authz.http import bounded
+from authz.http.bounded_network import BoundedTransport
 from authz.server import sample
 
 MAX_TOOLS: Final = 1024
@@ -68,10 +70,13 @@ async def list_tools(
         ToolListError: where there is no list to be had.
     """
     try:
-        async with asyncio.timeout(seconds), _client(server, transport) as client:
-            return await _McpClient(client, server).tools()
+        async with asyncio.timeout(seconds):
+            async with _client(transport or await _transport(server)) as client:
+                return await _McpClient(client, server).tools()
     except TimeoutError:
         raise ToolListError("it does not answer in time") from None
+    except httpx.RemoteProtocolError:
+        raise ToolListError("what it answers is no HTTP, or has no end") from None
     except (httpx.HTTPError, httpx.InvalidURL):
         raise ToolListError("it cannot be reached") from None
     except bounded.UnexpectedStatusError as error:
@@ -81,10 +86,17 @@ async def list_tools(
         raise ToolListError(f"its answer is {error}") from None
 
 
-def _client(server: ServerConfig, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+async def _transport(server: ServerConfig) -> httpx.AsyncBaseTransport:
+    # In a thread: reading the system's authorities takes long.
+    secure = server.upstream.startswith("https:")
+    trust = await asyncio.to_thread(ssl.create_default_context) if secure else None
     uds = None if server.socket is None else server.socket.path
+    return BoundedTransport(2 * _MAX_TOTAL, trust, uds)
+
+
+def _client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=transport or httpx.AsyncHTTPTransport(uds=uds),
+        transport=transport,
         headers={"accept-encoding": "identity"},
         timeout=_SECONDS,
         trust_env=False,

@@ -826,6 +826,16 @@ BELONGINGS = (
         ("tests/server/test_reloader.py",),
     ),
     Defence(
+        "What a host sends is read in pieces, and others run between them",
+        "authz/http/bounded_network.py", "read",
+        "        await asyncio.sleep(0)\n", "", ("tests/login/clients/test_fetching.py",),
+    ),
+    Defence(
+        "A stranger's host holds nobody else's log-in", "authz/login/clients/fetching.py", "_get",
+        "backend = BoundedNetwork(4 * LARGEST, _MOST_LINES, checked)", "backend = checked",
+        ("tests/login/clients/test_fetching.py",),
+    ),
+    Defence(
         "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",
         "            known |= _user(caller)\n", "            pass\n", _MCP_IDENTITY,
     ),

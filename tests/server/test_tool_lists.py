@@ -3,18 +3,23 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config.model import ServerConfig
+from authz.http import bounded_network
 from authz.server.tool_lists import MAX_TOOLS, ToolList, ToolListError, list_tools
 from authz_demo.samples import PATH, Sample, app
 from authz_demo.serving import serve
 from tests.demo.test_samples import FILES, NOTES
+from tests.support.listening import listening
+from tests.support.watched_network import Turns, WatchedNetwork, flood
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 Handle = Callable[[httpx.Request], httpx.Response]
@@ -170,6 +175,24 @@ def test_pages_are_put_together_and_nobody_is_named(version: str) -> None:
 def test_whatever_a_server_answers_ends_in_fixed_words(handle: Handle, words: str) -> None:
     """Too much, another shape, elsewhere: there is no list then, and nothing of it is repeated."""
     assert failing(handle) == words
+
+
+@pytest.mark.attack("hostile-host", "hostile-tool-list")
+def test_a_server_that_floods_us_holds_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker asks beside its decisions: other tasks run after each kilobyte of what comes."""
+    turns = Turns()
+    monkeypatch.setattr(httpcore, "AnyIOBackend", partial(WatchedNetwork, turns))
+    monkeypatch.setattr(bounded_network, "MOST_LINES", 5_000)
+
+    async def scene() -> None:
+        other = asyncio.create_task(turns.take())
+        async with listening(partial(flood, "interim")) as port:
+            await list_tools(config(upstream=f"http://127.0.0.1:{port}/mcp"), seconds=60)
+        other.cancel()
+
+    with pytest.raises(ToolListError, match="no HTTP, or has no end"):
+        asyncio.run(scene())
+    assert turns.most <= 1024
 
 
 def test_what_does_not_answer_is_given_up() -> None:

@@ -24,6 +24,7 @@ from typing import Final
 import httpcore
 
 from authz.http.bounded import BodyTooLargeError, read_body
+from authz.http.bounded_network import BoundedNetwork
 from authz.login.clients.faults import DocumentFault
 
 LARGEST: Final = 64 * 1024  # bytes
@@ -36,6 +37,7 @@ _SERVER_FAULT: Final = 500
 _REDIRECTS: Final = range(300, 400)
 _GONE: Final = (404, 410)
 _MOST_ADDRESSES: Final = 32
+_MOST_LINES: Final = 5_000  # of a whole response
 _TRIED: Final = 4
 # Threads that resolve names: our own, since who is slow to answer for his names would otherwise
 # hold the threads that resolve Authelia's.
@@ -280,7 +282,9 @@ class Fetcher:
         return found[:_TRIED]
 
     async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
-        backend = CheckedAddresses(addresses, self._port, self._network)
+        checked = CheckedAddresses(addresses, self._port, self._network)
+        # A stranger's host must hold nobody else's log-in.
+        backend = BoundedNetwork(4 * LARGEST, _MOST_LINES, checked)
         headers = (
             ("Accept", "application/json"),
             # Nothing is unpacked, so that no small answer becomes a large one.

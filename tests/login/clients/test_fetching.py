@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -31,6 +32,7 @@ from authz.login.protocol.values import OAuthClient
 from authz.setup import certificates
 from authz_demo.serving import ANYWHERE, ServingCertificate, serve
 from tests.support.listening import Handler, listening
+from tests.support.watched_network import FLOODS, Turns, WatchedNetwork, flood
 
 HOST = "client.example.test"
 URL = f"https://{HOST}/client.json"
@@ -537,6 +539,37 @@ def test_what_speaks_no_http_is_no_document(
             return await refused_in_time(fetcher, URL, HOST)
 
     assert asyncio.run(scene()).passing
+
+
+@pytest.mark.attack("hostile-host", "slow-document")
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_strangers_host_holds_nobody_elses_log_in(
+    kind: str, files: certificates.CertificateFiles
+) -> None:
+    """Interim responses without an end, and chunks of one byte: others run after each kilobyte, and
+    it ends long before its time is up.
+    """
+    tls, turns = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), Turns()
+    tls.load_cert_chain(files.certificate, files.key)
+
+    async def scene() -> FetchError:
+        other = asyncio.create_task(turns.take())
+        async with listening(partial(flood, kind), tls=tls) as port:
+            fetcher = Fetcher(
+                Names([[LOCAL]]),
+                public=lambda _: True,
+                trust=trusting(files),
+                network=WatchedNetwork(turns),
+                port=port,
+                patience=30.0,
+            )
+            with pytest.raises(FetchError) as caught:
+                await fetcher(URL, HOST)
+        other.cancel()
+        return caught.value
+
+    assert asyncio.run(scene()).fault is DocumentFault.PROTOCOL
+    assert turns.most <= 1024
 
 
 # --- the whole way -------------------------------------------------------------------------------
