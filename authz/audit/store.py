@@ -29,6 +29,7 @@ _LINK: Final = re.compile(r"([0-9]{1,15}) ([A-Za-z0-9_-]{22})")
 _FLOOR: Final = re.compile(r"([0-9]{1,15}) ([A-Za-z0-9_-]{22}) ([0-9]{1,15}) ([A-Za-z0-9_-]{22})")
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX_CHAIN: Final = 64
+_LAST: Final = 2**64 - 1  # of each number of an id
 
 
 _APPEND: Final = load_script("authz.audit", "append.lua")
@@ -218,10 +219,20 @@ class TrailStore:
         async for entry in self._pages("XRANGE", start, "+"):
             yield entry
 
-    async def backwards(self) -> AsyncIterator[TrailEntry]:
-        """Yield all records, newest first, page by page."""
-        async for entry in self._pages("XREVRANGE", "+", "-"):
+    async def backwards(self, before: str = "") -> AsyncIterator[TrailEntry]:
+        """Yield all records, newest first, page by page; those before an id where one is given."""
+        start = f"({before}" if is_entry_id(before) else "+"
+        async for entry in self._pages("XREVRANGE", start, "-"):
             yield entry
+
+    async def find(self, entry_id: str) -> TrailEntry | None:
+        """Return one record by its id; None where there is none, or none any more."""
+        if not is_entry_id(entry_id):
+            return None
+        found = _entries(
+            await self._command("XRANGE", self._stream, entry_id, entry_id, "COUNT", 1)
+        )
+        return found[0] if found else None
 
     async def _pages(self, command: str, start: str, end: str) -> AsyncIterator[TrailEntry]:
         while True:
@@ -237,6 +248,12 @@ class TrailStore:
         """Return a person's latest records, newest first, at most `LISTED`."""
         names = (self._list(person), self._stream)
         return _entries(await run_script(self._command, _PERSON, names, count))
+
+
+def is_entry_id(text: str) -> bool:
+    """Tell whether a text can be the id of a record in the stream."""
+    match = _ID.fullmatch(text)
+    return match is not None and 0 < int(match[1]) <= _LAST and int(match[2]) <= _LAST
 
 
 def _two_numbers(reply: object) -> tuple[int, int]:

@@ -85,6 +85,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
     "revoke": CommandEntry(
         Task.OPERATE, "take tokens back, at once", "authz revoke --user ada"
     ),
+    "limits": CommandEntry(
+        Task.OPERATE, "show who has used how much of which limit, and reset one", "authz limits"
+    ),
     "revocations": CommandEntry(
         Task.OPERATE, "list what was taken back, and lift it", "authz revocations"
     ),

@@ -15,6 +15,7 @@ from authz.core.approval import ApprovalKey
 from authz.core.ledger import StepUpKey
 from authz.core.principal import Person
 from authz.core.second_factor import Method
+from authz.ledger.bounded_scan import scan_page
 from authz.ledger.keys import RedisKeys, approval_name
 from authz.ledger.login_records import Command
 from authz.ledger.records import encode_approval, encode_step_up, is_approval
@@ -106,6 +107,15 @@ class ApprovalRequests:
             len(name),
         )
         return name
+
+    async def some(self, most: int) -> tuple[KeptRequest, ...]:
+        """Return requests that wait, so many at most, of those that one bounded scan finds."""
+        page = await scan_page(self._command, self._keys.approval_request("*"), 0, most)
+        if not page.keys:
+            return ()
+        found = await self._command("MGET", *page.keys[:most])
+        matches = [_REQUEST.fullmatch(each) for each in found if isinstance(each, bytes)]
+        return tuple(KeptRequest(each[1].decode(), each[2].decode()) for each in matches if each)
 
     async def find(self, name: str) -> KeptRequest | None:
         """Return a request by its name; None where there is none, or none any more."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from authz.audit.record import AuditEvent
+from authz.audit.record import AuditEvent, Fields
 from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import FrontDoorConfig
@@ -308,6 +308,14 @@ class LoginServer:
             log=self.log,
         )
         policy = self._settings.policy
+        own_grants = PersonsGrants(self.grants, self.ender)
+        proofs = PersonsProofs(
+            self._redis,
+            self.approval_requests,
+            self.sealer,
+            direct=[each.client_id for each in policy.clients.values() if each.direct],
+            servers=list(policy.servers),
+        )
         sessions = SessionEndpoints(
             origin=url,
             issuer=issuer,
@@ -315,15 +323,9 @@ class LoginServer:
             cookies=cookies,
             pages=pages,
             errors=errors,
-            grants=PersonsGrants(self.grants, self.ender),
+            grants=own_grants,
             activity=PersonsActivity(self._redis.command, keys),
-            proofs=PersonsProofs(
-                self._redis,
-                self.approval_requests,
-                self.sealer,
-                direct=[each.client_id for each in policy.clients.values() if each.direct],
-                servers=list(policy.servers),
-            ),
+            proofs=proofs,
             log=self.log,
         )
         routes = [
@@ -345,6 +347,13 @@ class LoginServer:
                 ledger=self._redis,
                 keys=keys,
                 sealer=self.sealer,
+                grants=self.grants,
+                blocks=self.blocks,
+                people=self.people,
+                own_grants=own_grants,
+                proofs=proofs,
+                requests=self.approval_requests,
+                record=self._record_operator,
                 clock=self.clock,
                 log=self.log,
             )
@@ -460,6 +469,13 @@ class LoginServer:
     def _observe(self, fetched: KeysFetched) -> None:
         if fetched.fault is not None and fetched.changed:
             self._recorder.fault("issuer", fetched.fault.value)
+
+    def _record_operator(self, fields: Fields) -> None:
+        """Record what an operator did at the console, in the trail and in the log."""
+        named = (("request_id", REQUEST_ID.get()), *fields)
+        if self._trail is not None:
+            self._trail.event(AuditEvent.OPERATOR, named)
+        self._recorder.event("operator", **{name: value for name, value in named if value})
 
     def _note(self, request_id: str, description: str) -> None:
         self._recorder.event("page", request_id=request_id, detail=description, **log_keys())

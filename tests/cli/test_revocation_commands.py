@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
+from authz.audit.chain import AuditChain, TrailKeys
+from authz.audit.record import AuditEvent, body
+from authz.audit.store import TrailStore
 from authz.cli import main
 from authz.config.key_files import make_key
+from authz.config.load import load
 from authz.core.ledger import Query, Revoked, Taken
+from authz.core.limits import Take, bucket_id
 from authz.core.principal import Client, Person
+from authz.ledger.keys import RedisKeys
+from authz.ledger.limit_usage import LimitedCaller, limits_of
 from authz.ledger.redis import RedisLedger, RedisOptions
+from tests.ledger.queries import query
 from tests.support.valkey import ValkeyServer, valkey
 from tests.tokens.opaque import TOKEN
 from tests.tokens.token_factory import ISSUER, rsa_signer
@@ -329,3 +337,51 @@ def test_what_an_operator_does_is_in_the_audit_trail(typed: TypedCommands) -> No
     ]
     assert found[0]["why"] == "lost laptop"
     assert typed("audit", "--verify") == 0
+
+
+def test_limits_are_listed_by_name_and_reset(typed: TypedCommands, server: ValkeyServer) -> None:
+    """Who was seen in the audit trail is listed with what is used of each limit; a reset forgets
+    that one, is in the trail with who and why, and names nothing twice.
+    """
+    assert typed("limits") == 0
+    assert "nobody has used any" in typed.out
+    caller = LimitedCaller("ada", "claude", "Ada")
+
+    async def use() -> None:
+        ledger = RedisLedger(RedisOptions(server.url, timeout=20))
+        try:
+            settings = load(typed.config, {"AUTHZ_REDIS_URL": server.url})
+            principal = caller.principal(ISSUER)
+            takes = tuple(
+                Take(bucket_id(each, principal, ""), each) for each in limits_of(settings.policy)
+            )
+            for _ in range(2):
+                await ledger.take(query(*takes))
+            fields = (
+                ("verdict", "allow"),
+                ("subject", "ada"),
+                ("account", "Ada"),
+                ("client_id", "claude"),
+            )
+            chain = AuditChain(TrailKeys().newest)
+            record = chain.add(body(AuditEvent.DECISION, fields), time.time())
+            store = TrailStore(ledger.command, RedisKeys("authz"))
+            await store.append(chain.name, [record], [None], 3600)
+        finally:
+            await ledger.aclose()
+
+    asyncio.run(use())
+    assert typed("limits", "--json") == 0
+    first = typed.json[0]
+    assert (first["person"], first["client"], first["used"]) == ("Ada", "claude", 2)
+    assert typed("limits", "--person", "ada") == 0
+    assert "claude" in typed.out
+    assert typed("limits", "--person", "bob") == 0
+    assert "claude" not in typed.out
+    assert typed("limits", "reset", "4f1") == 2
+    assert typed("limits", "reset", "000000000000") == 1
+    assert typed("limits", "reset", first["id"][:12], "--reason", "a loop") == 0
+    assert typed("limits", "reset", first["id"]) == 1
+    assert typed("audit", "--all") == 0
+    assert "reset_limit" in typed.out
+    assert "a loop" in typed.out

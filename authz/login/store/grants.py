@@ -13,6 +13,7 @@ from authz.core.ledger import Query
 from authz.core.limits import digest
 from authz.core.principal import Client, LoginRecord, Person
 from authz.ledger import login_records
+from authz.ledger.bounded_scan import ScanPage, scan_page
 from authz.ledger.keys import RedisKeys, grant_field, person_digest
 from authz.ledger.login_records import REFRESHED_RECORD_TTL, Command, scan
 from authz.ledger.records import Revocation, read_revocation, revocation_fields
@@ -101,6 +102,10 @@ class GrantStore:
     def key(self, subject: str) -> bytes:
         """Return where a person's grants are kept."""
         return self._keys.record(_KIND, person_digest(Person(self.issuer, subject)))
+
+    def key_of_name(self, name: str) -> bytes:
+        """Return where the grants of a person are kept, by the digest that names the person."""
+        return self._keys.record(_KIND, name)
 
     def person_name(self, key: bytes) -> str:
         """Return the digest that names the person whose grants are kept at a key.
@@ -270,6 +275,23 @@ class GrantStore:
             for key in found:
                 for grant in await self._kept_at(key):
                     yield key, grant
+
+    async def usable_at(self, key: bytes) -> list[Grant]:
+        """Return the grants kept at a key that are of any use, the latest used first.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        found = filter(self.is_usable, await self._kept_at(key))
+        return sorted(found, key=lambda grant: grant.used_at, reverse=True)
+
+    async def page(self, cursor: int, most: int) -> ScanPage:
+        """Return the keys of a part of all grants (`authz.ledger.bounded_scan`).
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        return await scan_page(self._command, self._keys.record(_KIND, "*"), cursor, most)
 
     def is_usable(self, grant: Grant) -> bool:
         """Tell whether a grant still gives tokens, or its newest access token may still pass."""

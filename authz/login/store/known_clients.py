@@ -5,6 +5,8 @@ one ends its grants. Invariant: what was begun before the block, and not given o
 (tests/login/test_attacks.py::test_who_is_blocked_comes_no_further).
 """
 
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from authz.login.clients.identity import blocked_by
@@ -69,11 +71,22 @@ async def known_clients(grants: GrantStore, blocks: Blocklist) -> tuple[KnownCli
     Raises:
         UnavailableError: where Redis does not answer.
     """
-    found: dict[tuple[str, str], KnownClient] = {}
     blocked = {block.what for block in await blocks.all()}
-    async for key, grant in grants.all_grants():
-        if not grants.is_usable(grant):
-            continue
+    found = [pair async for pair in grants.all_grants() if grants.is_usable(pair[1])]
+    return gather_clients(found, blocked)
+
+
+def gather_clients(
+    grants: Iterable[tuple[bytes, Grant]], blocked: AbstractSet[str]
+) -> tuple[KnownClient, ...]:
+    """Return the clients of grants, the latest first.
+
+    Args:
+        grants: each with the key that it is kept at.
+        blocked: what is blocked.
+    """
+    found: dict[tuple[str, str], KnownClient] = {}
+    for key, grant in grants:
         # A client whose log-ins end in several places is one for each.
         name = digest(grant.client_id)[:SHORT]
         client = found.setdefault(

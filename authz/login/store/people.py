@@ -92,6 +92,14 @@ class PeopleStore:
                 if record is not None:
                     yield name, record
 
+    async def of_name(self, name: str) -> PersonRecord | None:
+        """Return the record of a person by the digest that names the person; None for none.
+
+        Raises:
+            UnavailableError: where Redis did not answer.
+        """
+        return self._opened(await self._command("GET", self._keys.record(_KIND, name)), name)
+
     def _name(self, subject: str) -> str:
         return person_digest(Person(self._issuer, subject))
 

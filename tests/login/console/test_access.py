@@ -10,7 +10,8 @@ import pytest
 from authz.core.browser_session import BrowserRule
 from authz.core.principal import Person
 from authz.core.second_factor import Method, SecondFactor
-from authz.ledger.keys import person_field
+from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport
+from authz.ledger.keys import RedisKeys, person_field
 from authz.ledger.records import Revocation
 from authz.login.console.access import ConsoleAccess, ConsoleSettings
 from authz.login.protocol.values import UpstreamLogin
@@ -284,3 +285,29 @@ def test_a_rule_that_asks_for_nothing_is_no_rule() -> None:
 _PARTS = (
     "origin", "sessions", "logins", "cookies", "pages", "errors", "clock", "log",
 )  # fmt: skip
+
+
+def test_the_overview_shows_what_programs_say(play: Play) -> None:
+    """What each program counted and how it is stands on the page, with what is wrong; the name of a
+    program is text, whoever wrote it.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        now = int(time.time())
+        store = ActivityStore(found.ledger.command, RedisKeys(found.deployment))
+        report = ProgramReport(
+            "authz serve", "<script>", 3, "i", now, "1.2.3", "0123456789ab", {"redis": ""},
+            {"audit": "the trail is <b>not</b> written"}, "redis", now + 86_400,
+        )  # fmt: skip
+        await store.add(report, {DecisionKind("files", "over_limit"): 1234})
+        await found.built._reporter.report()
+        operator = Operator(found)
+        page = await operator.log_in()
+        said = words(page)
+        assert page.text.count("<script") == 1
+        for each in ("1234", "over_limit", "worker 3", "not</b> written", "within three weeks",
+                     "another one", "authz pages at"):  # fmt: skip
+            assert each in said
+        assert "<rect" in page.text
+
+    play(scene, with_console)

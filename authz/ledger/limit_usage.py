@@ -1,0 +1,185 @@
+"""How much of each limit is used, by whom; and the reset of one.
+
+A bucket is named by a digest of its limit and of whose requests it counts, so that it is found by
+computing the names of those who may have used it, never by looking through all buckets.
+
+Invariant: what is shown of a bucket is what a decision at that moment would find in it
+(tests/ledger/test_limit_usage.py), and nothing is charged.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from authz.core.limits import SLOTS, Limit, Per, WindowState, advance, bucket_id, quota_of
+from authz.core.policy import Policy
+from authz.core.principal import LoginRecord, Principal
+from authz.ledger.keys import RedisKeys
+from authz.ledger.login_records import Command
+
+_STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")  # as take.lua
+_AT_ONCE: Final = 1000
+MOST_BUCKETS: Final = 50_000
+_UNCONFIGURED: Final = "clients that nobody configured"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedCaller:
+    """Name somebody whom limits count.
+
+    Attributes:
+        subject: of the person; empty for a machine.
+        account: what the person is called; may be empty.
+        client: as rules call it.
+        by_front_door: whether it logs in there.
+    """
+
+    subject: str
+    client: str
+    account: str = ""
+    by_front_door: bool = False
+
+    def principal(self, issuer: str) -> Principal:
+        """Return as whom a decision counts its requests."""
+        login = LoginRecord(self.client, "", "", self.subject, frozenset(), 0)
+        return Principal(
+            issuer=issuer,
+            subject=self.subject or None,
+            client_id=self.client,
+            scopes=frozenset(),
+            audience=(),
+            groups=frozenset(),
+            amr=None,
+            auth_time=None,
+            issued_at=0,
+            expires_at=0,
+            token_id="",
+            login=login if self.by_front_door else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """Hold how much of one limit one caller has used.
+
+    Attributes:
+        id: of the bucket.
+        limit: which limit.
+        person, client: whose requests it counts; empty where it does not tell them apart.
+        used: units in the window.
+        reset: seconds until the first units come back.
+        subject: of that person; empty likewise.
+    """
+
+    id: str
+    limit: Limit
+    person: str
+    client: str
+    used: int
+    reset: int
+    subject: str = ""
+
+    @property
+    def share(self) -> float:
+        """Return how much of the quota is used: 1 where it is used up."""
+        return self.used / self.limit.quota
+
+    def to_json(self) -> Mapping[str, str | int | float]:
+        """Return it for programs."""
+        return {
+            "id": self.id,
+            "limit": self.limit.name,
+            "place": self.limit.place,
+            "per": self.limit.per.value,
+            "person": self.person,
+            "subject": self.subject,
+            "client": self.client,
+            "used": self.used,
+            "quota": self.limit.quota,
+            "window": self.limit.window,
+            "reset": self.reset,
+        }
+
+
+def limits_of(policy: Policy) -> tuple[Limit, ...]:
+    """Return every limit of a policy that counts people and clients; not those by address."""
+    found = list(policy.limits)
+    for server in policy.servers.values():
+        found += [limit for target in server.targets() for limit in target.rule.limits]
+        found += [] if server.streams is None else [server.streams]
+    return tuple(dict.fromkeys(each for each in found if each.per is not Per.ADDRESS))
+
+
+async def read_usage(
+    command: Command,
+    keys: RedisKeys,
+    policy: Policy,
+    issuer: str,
+    callers: Iterable[LimitedCaller],
+) -> tuple[LimitUse, ...]:
+    """Return what callers have used, those that are nearest to their limit first.
+
+    Raises:
+        UnavailableError: where Redis did not answer.
+    """
+    seconds, microseconds = await command("TIME")
+    now = int(seconds) * 1000 + int(microseconds) // 1000
+    named = dict[str, tuple[Limit, LimitedCaller]]()
+    for each, limit, bucket in _buckets(policy, issuer, callers):
+        named.setdefault(bucket, (limit, each))
+        if len(named) >= MOST_BUCKETS:
+            break
+    found = list[LimitUse]()
+    buckets = list(named)
+    for begin in range(0, len(buckets), _AT_ONCE):
+        part = buckets[begin : begin + _AT_ONCE]
+        values: Sequence[bytes | None] = await command("MGET", *map(keys.bucket, part))
+        for bucket, value in zip(part, values, strict=True):
+            limit, caller = named[bucket]
+            state = _read(value)
+            if state is None:
+                continue
+            quota = quota_of(advance(state, limit, now), limit, now)
+            used = limit.quota - quota.remaining
+            if used > 0:
+                found.append(_use(bucket, limit, caller, used, quota.reset))
+    return tuple(sorted(found, key=lambda use: (-use.share, use.limit.name, use.id)))
+
+
+async def reset_limit(command: Command, keys: RedisKeys, bucket: str) -> bool:
+    """Forget what a bucket counts; tell whether there was anything.
+
+    Raises:
+        UnavailableError: where Redis did not confirm it.
+    """
+    return bool(await command("PEXPIRE", keys.bucket(bucket), 0))
+
+
+def _buckets(
+    policy: Policy, issuer: str, callers: Iterable[LimitedCaller]
+) -> Iterator[tuple[LimitedCaller, Limit, str]]:
+    limits = limits_of(policy)
+    for each in callers:
+        principal = each.principal(issuer)
+        for limit in limits:
+            yield each, limit, bucket_id(limit, principal, "")
+
+
+def _use(bucket: str, limit: Limit, caller: LimitedCaller, used: int, reset: int) -> LimitUse:
+    person = caller.account or caller.subject
+    is_unconfigured = caller.principal("").is_unconfigured
+    client = _UNCONFIGURED if is_unconfigured else caller.client
+    if limit.per is Per.CLIENT:
+        return LimitUse(bucket, limit, "", client, used, reset)
+    if limit.per is Per.USER and person:
+        client = ""
+    return LimitUse(bucket, limit, person, client, used, reset, caller.subject)
+
+
+def _read(value: bytes | None) -> WindowState | None:
+    """Return the counts of a bucket; None for none, and for what is none of ours."""
+    if value is None or len(value) != _STATE.size:
+        return None
+    slot, *counts = _STATE.unpack(value)
+    return WindowState(slot, tuple(counts))

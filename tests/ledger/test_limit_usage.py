@@ -1,0 +1,91 @@
+"""How much of limits is used, on real servers, beside what the ledger itself says."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from authz.core.ledger import Taken
+from authz.core.limits import Limit, Per, Take, bucket_id
+from authz.core.policy import Policy, Rule, Server
+from authz.ledger.keys import RedisKeys
+from authz.ledger.limit_usage import LimitedCaller, limits_of, read_usage, reset_limit
+from tests.ledger.queries import connected, patient, query
+from tests.support.valkey import ValkeyServer
+
+ISSUER = "https://auth.example.com"
+LIMITS = (
+    Limit("user", Per.USER, 10, 60, place="files"),
+    Limit("client", Per.CLIENT, 5, 3600),
+    Limit("both", Per.CLIENT_USER, 4, 60, place="files:delete_*"),
+    Limit("address", Per.ADDRESS, 4, 60),
+)
+ADA = LimitedCaller("ada", "claude", "Ada", by_front_door=True)
+CALLERS = (
+    ADA,
+    replace(ADA, client="https://x.example"),
+    LimitedCaller("", "nightly"),
+    LimitedCaller("bob", "dynamic/y.example", by_front_door=True),
+)
+
+
+@pytest.fixture
+def policy() -> Policy:
+    server = Server("files", f"{ISSUER}/files", ISSUER, Rule(limits=LIMITS))
+    return Policy(ISSUER, servers={"files": server})
+
+
+def test_what_is_shown_is_what_a_decision_finds(
+    server: ValkeyServer, deployment: str, policy: Policy
+) -> None:
+    """For every caller and limit the units are those that the ledger's own answer leaves out, under
+    the names that the limit tells apart; a reset leaves nothing of that one, and the others alone.
+    """
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            keys = RedisKeys(deployment)
+            limits = limits_of(policy)
+            assert Per.ADDRESS not in {each.per for each in limits}
+            left = dict[str, int]()
+            for caller in (*CALLERS, ADA):
+                principal = caller.principal(ISSUER)
+                takes = [Take(bucket_id(each, principal, ""), each) for each in limits]
+                answer = await ledger.take(query(*takes))
+                assert isinstance(answer, Taken)
+                for take, quota in zip(takes, answer.quotas, strict=True):
+                    left[take.bucket] = quota.remaining
+            used = await read_usage(ledger.command, keys, policy, ISSUER, CALLERS)
+            assert {each.id: each.limit.quota - each.used for each in used} == left
+            shares = [each.share for each in used]
+            assert shares == sorted(shares, reverse=True)
+            names = {(each.limit.name, each.person, each.client) for each in used}
+            assert ("user", "Ada", "") in names
+            assert ("user", "", "nightly") in names
+            assert ("client", "", "clients that nobody configured") in names
+            assert ("both", "Ada", "claude") in names
+            assert await reset_limit(ledger.command, keys, used[0].id)
+            assert not await reset_limit(ledger.command, keys, used[0].id)
+            again = await read_usage(ledger.command, keys, policy, ISSUER, CALLERS)
+            assert {each.id for each in again} == {each.id for each in used[1:]}
+
+    asyncio.run(run())
+
+
+def test_what_is_no_bucket_is_left_out(
+    server: ValkeyServer, deployment: str, policy: Policy
+) -> None:
+    """A value of another size or type under a bucket's name is shown as nothing."""
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            keys = RedisKeys(deployment)
+            first, second, *_ = limits_of(policy)
+            names = [
+                keys.bucket(bucket_id(each, ADA.principal(ISSUER), "")) for each in (first, second)
+            ]
+            server.command("SET", names[0], "x" * 51)
+            server.command("HSET", names[1], "a", "b")
+            assert await read_usage(ledger.command, keys, policy, ISSUER, CALLERS) == ()
+
+    asyncio.run(run())
