@@ -4,8 +4,8 @@ httpcore takes what it has received apart without giving the event loop back, an
 interim responses (RFC 9110, section 15.2) or of chunks of one byte takes it a hundred times as long
 as one of text: a host that sends them holds every other task.
 
-Invariant: between two pieces that are read other tasks run, and a connection has a bounded number
-of bytes and lines, whatever the host sends (tests/http/test_bounded_network.py).
+Invariant: between two pieces that are read other tasks run, and what follows a request has a
+bounded number of bytes and lines, whatever the host sends (tests/http/test_bounded_network.py).
 """
 
 import asyncio
@@ -27,11 +27,15 @@ class TooMuchReceivedError(httpcore.RemoteProtocolError):
 
 
 class _Budget:
-    """Count what a connection may still send."""
+    """Count what a host may still send in answer to what was written last."""
 
-    def __init__(self, bytes_left: int, lines_left: int) -> None:
-        self._bytes = bytes_left
-        self._lines = lines_left
+    def __init__(self, most_bytes: int, most_lines: int) -> None:
+        self._most = most_bytes, most_lines
+        self._bytes, self._lines = self._most
+
+    def renew(self) -> None:
+        """Begin anew: something was written."""
+        self._bytes, self._lines = self._most
 
     def take(self, data: bytes) -> None:
         """Count what was read.
@@ -60,6 +64,7 @@ class _BoundedStream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+        self._budget.renew()
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -87,7 +92,7 @@ class BoundedNetwork(httpcore.AsyncNetworkBackend):
         most_lines: int | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        """Take the bounds of one connection.
+        """Take the bounds of one answer.
 
         Args:
             most_bytes: that are read, header fields and chunks' sizes included.
@@ -130,7 +135,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
     def __init__(
         self, most_bytes: int, trust: ssl.SSLContext | None = None, uds: str | None = None
     ) -> None:
-        """Take the bound of one connection.
+        """Take the bound of one answer.
 
         Args:
             most_bytes: as of `BoundedNetwork`.

@@ -1,14 +1,13 @@
 """Send OTLP's messages, by HTTP or gRPC (OTLP 1.x, "OTLP/HTTP" and "OTLP/gRPC").
 
 Invariant: no redirect is followed, so that the headers of `headers_file` go nowhere else; an answer
-is read to a bounded length; nothing is raised but `ExportError`
-(tests/telemetry/otlp/test_senders.py).
+is read to a bounded length and for a bounded time, however it comes; nothing is raised but
+`ExportError` (tests/telemetry/otlp/test_senders.py).
 """
 
-import contextlib
+import asyncio
 import gzip
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, Protocol
@@ -22,6 +21,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from authz.config import urls
+from authz.http.bounded import BodyTooLargeError, read_body
+from authz.http.bounded_network import BoundedTransport
 
 _LARGEST: Final = 64 * 1024  # bytes of an answer, which has a few
 _OK: Final = 200
@@ -105,14 +106,17 @@ class HttpSender:
         self._headers.update(
             {"content-type": _TYPE, "content-encoding": "gzip", "accept-encoding": "identity"}
         )
-        self._client = httpx.Client(
-            follow_redirects=False, trust_env=False, verify=ssl.create_default_context()
+        # A loop of this thread's own: it can end what comes without an end, at any time.
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(
+            transport=BoundedTransport(2 * _LARGEST, ssl.create_default_context()),
+            follow_redirects=False,
+            trust_env=False,
         )
 
     def send(self, signal: Signal, message: bytes, seconds: float) -> int:
         """Send one message, as `Sender` says."""
         body = gzip.compress(message, compresslevel=1)
-        until = time.monotonic() + seconds
         request = self._client.build_request(
             "POST",
             f"{self._base}/v1/{signal.value}",
@@ -121,33 +125,34 @@ class HttpSender:
             timeout=max(0.1, seconds),
         )
         try:
-            response = self._client.send(request, stream=True)
-            self._client.cookies.clear()
-            with contextlib.closing(response):
-                answer = _read(response, until)
+            status, answer, told = self._runner.run(self._answered(request, seconds))
+        except TimeoutError:
+            raise ExportError("no whole answer in time", may_retry=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             raise ExportError(type(error).__name__, may_retry=True) from None
-        if response.status_code != _OK:
-            may_retry = response.status_code in _AGAIN
-            pause = _seconds(response.headers)
-            status = f"status {response.status_code}"
-            raise ExportError(status, may_retry=may_retry, pause=pause)
+        if status != _OK:
+            may_retry = status in _AGAIN
+            raise ExportError(f"status {status}", may_retry=may_retry, pause=_seconds(told))
         return rejected(signal, answer)
+
+    async def _answered(
+        self, request: httpx.Request, seconds: float
+    ) -> tuple[int, bytes, httpx.Headers]:
+        async with asyncio.timeout(max(0.1, seconds)):
+            response = await self._client.send(request, stream=True)
+            self._client.cookies.clear()
+            try:
+                answer = await read_body(response.aiter_raw(), _LARGEST)
+            except BodyTooLargeError:
+                raise ExportError("the answer is too long", may_retry=False) from None
+            finally:
+                await response.aclose()
+            return response.status_code, answer, response.headers
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-
-
-def _read(response: httpx.Response, until: float) -> bytes:
-    answer = bytearray()
-    for chunk in response.iter_raw():
-        answer += chunk
-        if len(answer) > _LARGEST:
-            raise ExportError("the answer is too long", may_retry=False)
-        if time.monotonic() > until:
-            raise ExportError("no whole answer in time", may_retry=True)
-    return bytes(answer)
+        self._runner.run(self._client.aclose())
+        self._runner.close()
 
 
 def _seconds(headers: Mapping[str, str]) -> float:

@@ -1,5 +1,9 @@
 """What carries OTLP's messages, against receivers that behave and others."""
 
+import asyncio
+import threading
+from functools import partial
+
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -7,7 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from authz.telemetry.otlp.senders import ExportError, HttpSender, Signal, grpc_sender
+from tests.support.listening import listening
 from tests.support.otlp_receiver import grpc_receiver, http_receiver
+from tests.support.watched_network import flood
 
 SECRET = (("api-key", "s3cret"),)
 
@@ -51,6 +57,33 @@ def test_a_hostile_collector_gets_nothing_further() -> None:
         with pytest.raises(ExportError) as late:
             sender.send(Signal.TRACES, b"", 0.2)
         assert late.value.may_retry
+        sender.close()
+
+
+@pytest.mark.attack("hostile-host")
+@pytest.mark.parametrize(("kind", "why"), [("interim", "RemoteProtocol"), ("drip", "in time")])
+def test_an_answer_without_an_end_holds_nobody(kind: str, why: str) -> None:
+    """Interim responses for ever, or a header field a byte at a time: the time is for all of it."""
+    ended = threading.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while not ended.is_set():
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+
+    async def scene() -> None:
+        async with listening(drip if kind == "drip" else partial(flood, kind)) as port:
+            await asyncio.to_thread(ask, port)
+
+    def ask(port: int) -> None:
+        sender = HttpSender(f"http://127.0.0.1:{port}", SECRET)
+        with pytest.raises(ExportError, match=why):
+            sender.send(Signal.TRACES, b"", 0.5 if kind == "drip" else 60)
+        sender.close()
+        ended.set()
+
+    asyncio.run(scene())
 
 
 def test_grpc_carries_the_message_and_the_headers() -> None:
