@@ -79,25 +79,30 @@ def _challenge(row: RefusalRow) -> str:
 
 
 _CLIENTS: Final = """\
-# Clients
+# Connect clients
 
-What real clients do at the gateway, as `make matrix` saw it: each is the published package,
-installed by a lock file of its own and told one URL, before the real Envoy with a stand-in for
-Authelia. CI runs it and fails where a client does less than this page says. The page is made by
-`make docs` from `docs/clients.json`, which `AUTHZ_RECORD=1 make matrix` writes.
+```console
+$ authz client-config claude deploy      # or vscode, cursor, inspector; authz.yaml outside a folder of init
+$ authz doctor --outside https://mcp.example.com/files    # what a hosted assistant sees; on another network
+$ docker compose logs --since 2h | authz connections --stopped    # where one stopped, and what to do
+```
+
+The first prints what to paste: a URL for each server; the client registers itself. Under the private authority of
+`authz init` it says how that client trusts `ca.crt` (`NODE_EXTRA_CA_CERTS` for programs on Node.js); hosted assistants
+(claude.ai, ChatGPT) trust public authorities alone ([certificates.md](certificates.md#acme)), and reach port 443 of a
+public name.
 
 ## Scopes of tools
 
-A log-in names the scopes of a server and of all its tools, so that every client below has them at
-once. With `challenge_scopes: own` it names the server's alone, and a tool's scope is first heard
-of in a refusal (403 `insufficient_scope`). Only a client that then logs in anew and asks for it
-gets there: tried were TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote, which do, and
-TypeScript 1.x, which does not: it refreshes its token or gives up, and where its person logs in
-from scratch it asks for what the server named, as before. The consent page cannot offer the scope
-by itself: it is shown before anybody knows whose refusal it was, and nothing is granted that it
-did not show. `authz check-config` warns of it.
+A log-in names the scopes of a server and of all its tools, so that every client below has them at once. With
+`challenge_scopes: own` it names the server's alone, and a tool's scope is first heard of in a refusal (403
+`insufficient_scope`). TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote then log in anew and ask for it; TypeScript
+1.x does not. `authz check-config` warns of it.
 
 ## What works
+
+As `make matrix` saw it, which CI runs: each the published package, told one URL, before the real Envoy with a stand-in for
+Authelia. `make docs` makes this page from `docs/clients.json`, which `AUTHZ_RECORD=1 make matrix` writes.
 
 | row | what it means |
 |---|---|
