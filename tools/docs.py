@@ -82,27 +82,29 @@ _CLIENTS: Final = """\
 # Connect clients
 
 ```console
-$ authz client-config claude deploy      # or vscode, cursor, inspector; authz.yaml outside a folder of init
-$ authz doctor --outside https://mcp.example.com/files    # what a hosted assistant sees; on another network
-$ docker compose logs --since 2h | authz connections --stopped    # where one stopped, and what to do
+$ authz client-config claude deploy      # or vscode, cursor, inspector; or authz.yaml
+$ authz doctor --outside https://mcp.example.com/files    # as a hosted assistant sees it
+$ docker compose logs --since 2h | authz connections --stopped    # where one stopped
 ```
 
-The first prints what to paste: a URL for each server; the client registers itself. Under the private authority of
-`authz init` it says how that client trusts `ca.crt` (`NODE_EXTRA_CA_CERTS` for programs on Node.js); hosted assistants
-(claude.ai, ChatGPT) trust public authorities alone ([certificates.md](certificates.md#acme)), and reach port 443 of a
-public name.
+The first prints what to paste: a URL for each server; the client registers itself. Under the
+private authority of `authz init` it says how that client trusts `ca.crt` (`NODE_EXTRA_CA_CERTS`
+for programs on Node.js). Hosted assistants (claude.ai, ChatGPT) trust public authorities alone
+([certificates.md](certificates.md#acme)) and reach port 443 of a public name: run the second line
+on another network.
 
 ## Scopes of tools
 
-A log-in names the scopes of a server and of all its tools, so that every client below has them at once. With
-`challenge_scopes: own` it names the server's alone, and a tool's scope is first heard of in a refusal (403
-`insufficient_scope`). TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote then log in anew and ask for it; TypeScript
-1.x does not. `authz check-config` warns of it.
+A log-in names the scopes of a server and of all its tools, so that every client below has them at
+once. With `challenge_scopes: own` it names the server's alone, and a tool's scope is first heard
+of in a refusal (403 `insufficient_scope`). TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote
+then log in anew and ask for it; TypeScript 1.x does not. `authz check-config` warns of it.
 
 ## What works
 
-As `make matrix` saw it, which CI runs: each the published package, told one URL, before the real Envoy with a stand-in for
-Authelia. `make docs` makes this page from `docs/clients.json`, which `AUTHZ_RECORD=1 make matrix` writes.
+As `make matrix` saw it, which CI runs: each the published package, told one URL, before the real
+Envoy with a stand-in for Authelia. `make docs` makes this page from `docs/clients.json`, which
+`AUTHZ_RECORD=1 make matrix` writes.
 
 | row | what it means |
 |---|---|
