@@ -836,6 +836,11 @@ BELONGINGS = (
         ("tests/login/clients/test_fetching.py",),
     ),
     Defence(
+        "What an operator did in part has a record", "authz/login/console/actions.py", "do",
+        'self._tell(action, operator, " ".join(action.target), (("outcome", "unknown"),))',
+        "pass", ("tests/login/console/test_actions.py",),
+    ),
+    Defence(
         "The SDK's server knows its caller", "authz/integrations/mcp_identity.py", "__call__",
         "            known |= _user(caller)\n", "            pass\n", _MCP_IDENTITY,
     ),

@@ -265,19 +265,26 @@ class ConsoleActions:
             outcome = await self._performers[action.kind](action, operator)
         except NotDoneError as error:
             raise PageError(NOT_DONE) from error
+        except Exception:
+            # All of it may be done, or a part.
+            self._tell(action, operator, " ".join(action.target), (("outcome", "unknown"),))
+            raise
+        self._tell(action, operator, outcome.what, outcome.names)
+        section = _WORDS[action.kind].section
+        return redirect(f"{self._origin}{section.path}?{_DONE}={action.kind.value}")
+
+    def _tell(self, action: ConsoleAction, operator: Operator, what: str, more: Fields) -> None:
         self._record(
             (
                 ("action", action.kind.value),
-                ("what", outcome.what),
+                ("what", what),
                 ("by", operator.by),
                 ("by_subject", operator.subject),
                 ("at", "console"),
-                ("why", reason),
-                *outcome.names,
+                ("why", operator.reason),
+                *more,
             )
         )
-        section = _WORDS[action.kind].section
-        return redirect(f"{self._origin}{section.path}?{_DONE}={action.kind.value}")
 
 
 def done(request: Request) -> str:

@@ -9,12 +9,15 @@ import httpx
 import pytest
 
 from authz.audit.store import TrailStore
-from authz.core.ledger import StepUpKey
+from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.limits import Take, bucket_id
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitedCaller, limits_of
+from authz.login.console import log_ins
+from authz.login.store.blocklist import Blocklist, BlocklistEntry
+from authz.login.store.grants import GrantStore
 from tests.demo.kit import BOB, ISSUER, JOHN
 from tests.ledger.queries import query
 from tests.login.conftest import Play
@@ -98,6 +101,31 @@ def test_a_client_is_blocked_and_unblocked(play: Play) -> None:
         again = await confirmed(operator, after, "Unblock:")
         assert "No client is blocked." in words(again)
         assert "blocked" not in words(await client.authorize())
+
+    play(scene, with_console)
+
+
+@pytest.mark.attack("console: a change without a record")
+def test_what_was_done_in_part_has_a_record(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis goes away after the block is there: who did that is in the trail all the same."""
+
+    async def half(_: GrantStore, blocks: Blocklist, entry: BlocklistEntry) -> int:
+        await blocks.block(entry)
+        raise UnavailableError("redis", "gone")
+
+    monkeypatch.setattr(log_ins, "block", half)
+
+    async def scene(found: FrontDoorStage) -> None:
+        found.built.start()
+        await logged_in_client(found)
+        operator = Operator(found)
+        await operator.log_in()
+        asked = await operator.click(await operator.get("/clients"), "Block:")
+        answer = await operator.click(asked, "reason", reason="seen in a test")
+        assert answer.status_code == 503
+        (record,) = await operator_records(found)
+        assert (record["action"], record["outcome"]) == ("block", "unknown")
+        assert (record["by_subject"], record["why"]) == (JOHN, "seen in a test")
 
     play(scene, with_console)
 
