@@ -51,6 +51,8 @@ _BY_CODE: Final[Mapping[str, RedisFault]] = {
     "WRONGPASS": RedisFault.NOT_LOGGED_IN,
     **{each.value.partition(":")[0]: each for each in RedisFault if ":" in each.value},
 }
+# Who has not logged in is refused so, in place of NOAUTH, for more than ten arguments or long ones.
+_UNAUTHENTICATED: Final = "ERR Protocol error: unauthenticated"
 # Errors of one command, which a new connection would not change. After any other error the host
 # name may lead to a new primary, which only a new connection finds. (Redis 6 wraps the error of a
 # script's command into an ERR, so an unknown error is not among these.)
@@ -84,6 +86,8 @@ def describe_fault(error: BaseException) -> str:
 
 def fault_of_code(reply: str) -> RedisFault:
     """Return the fault of an error reply, by the code that it begins with."""
+    if reply.startswith(_UNAUTHENTICATED):
+        return RedisFault.NOT_LOGGED_IN
     code = _CODE.match(reply)
     return RedisFault.OTHER if code is None else _BY_CODE.get(code[1], RedisFault.OTHER)
 

@@ -7,6 +7,7 @@ from typing import Final
 from authz.config.files import read_regular
 from authz.config.load import Settings
 from authz.config.problems import ConfigError, ConfigProblem, ProblemSeverity
+from authz.config.secret_files import REDIS_PASSWORD
 from authz.ledger.redis import RedisOptions
 
 _LONGEST: Final = 16 * 1024  # bytes of a password file
@@ -47,7 +48,7 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
     """Return how to reach Redis; None where limits are kept in the process.
 
     `AUTHZ_REDIS_URL` takes the place of `redis.url`, together with `AUTHZ_REDIS_USERNAME` and
-    `AUTHZ_REDIS_PASSWORD_FILE`.
+    `AUTHZ_REDIS_PASSWORD_FILE` or `AUTHZ_REDIS_PASSWORD`.
 
     Raises:
         ConfigError: where the environment names what is no Redis.
@@ -65,7 +66,10 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
 
 def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
     file = env.get(PASSWORD_FILE)
-    password = "" if file is None else read_regular(Path(file), _LONGEST).decode().rstrip("\r\n")
+    if file is None:
+        password = env.get(REDIS_PASSWORD, "")
+    else:
+        password = read_regular(Path(file), _LONGEST).decode().rstrip("\r\n")
     try:
         return RedisOptions(env[URL], env.get(USERNAME, ""), password, deployment)
     except ValueError as error:

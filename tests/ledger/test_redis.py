@@ -521,6 +521,19 @@ def test_wherever_a_caller_is_cancelled_nothing_leaks(fragile: ValkeyServer, tur
     asyncio.run(run())
 
 
+def test_a_password_that_is_not_written_is_named(fragile: ValkeyServer) -> None:
+    """Redis answers a long call of who has not logged in with a protocol error, not with NOAUTH."""
+    fragile.command("CONFIG", "SET", "requirepass", "secret")
+
+    async def run() -> None:
+        async with connected(patient(fragile, "authz")) as ledger:
+            with pytest.raises(UnavailableError) as caught:
+                await ledger.take(query())
+            assert caught.value.detail == RedisFault.NOT_LOGGED_IN.value
+
+    asyncio.run(run())
+
+
 def test_a_database_of_its_own(fragile: ValkeyServer) -> None:
     """The number in the URL is selected on every connection, those that replace others too."""
 

@@ -61,3 +61,17 @@ def test_what_is_named_counts(folder: Path, more: str, env: dict[str, str]) -> N
 def test_none_that_runs_changes_nothing(tmp_path: Path) -> None:
     """Without a running `authz up` the environment stays as it is."""
     assert as_its_service(settings(), {"A": "b"}, tmp_path) == {"A": "b"}
+
+
+def test_the_password_of_the_environment_goes_with_its_url(folder: Path) -> None:
+    """A file comes before it."""
+    env = {"AUTHZ_REDIS_URL": "redis://elsewhere:6379/0", "AUTHZ_REDIS_PASSWORD": "plain"}
+    options = redis_options(settings(), env)
+    assert options is not None
+    assert options.password == "plain"
+
+    file = folder / "password"
+    file.write_text("of-a-file\n")
+    options = redis_options(settings(), env | {"AUTHZ_REDIS_PASSWORD_FILE": str(file)})
+    assert options is not None
+    assert options.password == "of-a-file"
