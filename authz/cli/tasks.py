@@ -101,6 +101,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType({
         "show who did what, and verify the trail",
         "authz audit --person ada --since 2d",
     ),
+    "notify": CommandEntry(
+        Task.OPERATE,
+        "list who is told of security events, and send a test message",
+        "authz notify --test phone",
+    ),
     "status": CommandEntry(
         Task.DIAGNOSE,
         "say what each program runs, and whether that is what is written",

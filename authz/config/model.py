@@ -43,6 +43,18 @@ DEFAULT: Final = "default"
 
 Login = Literal["direct", "front_door"]
 TokenKindName = Literal["jwt", "opaque"]
+SecurityEventName = Literal[
+    "forged_token",
+    "foreign_token",
+    "session_of_another",
+    "second_factor_refused",
+    "approval_declined",
+    "credential_replayed",
+    "blocked_client",
+    "revocation",
+    "configuration_changed",
+    "tool_changed",
+]
 ChallengeScopes = Literal["all", "own"]
 Version = Literal["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 Scope = Annotated[str, value_types.SCOPE]
@@ -473,6 +485,43 @@ class TelemetryConfig(Section):
         "Traces, metrics and logs for an OpenTelemetry collector; left out, none. Needs the extra "
         "`otlp`, and a restart where it changes.",
         None,
+    )
+
+
+class NotifyTargetConfig(Section):
+    """One service that tells people of security events (docs/security-events.md)."""
+
+    form: Literal["ntfy", "gotify", "slack", "json"] = field(
+        "What it understands; `slack` is also Mattermost's, `json` an ECS document."
+    )
+    url: Annotated[str, urls.NOTIFY] | None = field(
+        "The topic of `ntfy`, the server of `gotify`, or what `json` is posted to. https, but for "
+        "a host of a private network.",
+        None,
+    )
+    url_file: Annotated[str, value_types.SECRET_FILE] | None = field(
+        "The file that holds the URL, in its place; of `slack` always.", None
+    )
+    token_file: Annotated[str, value_types.SECRET_FILE] | None = field(
+        "The file that holds the access token (`ntfy`, `json`: a bearer token) or the token of the "
+        "application (`gotify`).",
+        None,
+    )
+    signing_key_file: Annotated[str, value_types.SECRET_FILE] | None = field(
+        "The file with the key that signs `json`, as Standard Webhooks has it: `whsec_` and "
+        "base64.",
+        None,
+    )
+    ca_file: Annotated[str, value_types.FILE] | None = field(
+        "Certificates (PEM) that are trusted for it in place of the system's.", None
+    )
+    events: NonEmpty[SecurityEventName] | None = field(
+        "The events that it is told; left out: all.",
+        None,
+        examples=[["credential_replayed", "tool_changed"]],
+    )
+    people: StrictBool = field(
+        "Whether messages name the person (the subject) and the address.", False
     )
 
 
@@ -928,6 +977,11 @@ class Config(Section):
     )
     limits: tuple[LimitConfig, ...] = field("Charged on every request, whatever the server.", [])
     telemetry: TelemetryConfig = field("What is told about decisions.", {})
+    notify: FrozenMap[Annotated[str, value_types.TARGET_NAME], NotifyTargetConfig] = field(
+        "Services that tell people of security events at once, by a name of yours; eight at most.",
+        {},
+        examples=[{"phone": {"form": "ntfy", "url": "https://ntfy.example.com/authz"}}],
+    )
     audit: AuditOr[AuditConfig] = field("What is kept of decisions; `off` for `{to: off}`.", {})
     console: ConsoleConfig | None = field(
         "The console for operators (docs/console.md); left out, there is none.",

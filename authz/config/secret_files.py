@@ -5,6 +5,7 @@ Invariant: neither a secret nor the name of a file that could be one by mistake 
 """
 
 import stat
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -15,9 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import SecretStr
 
+from authz.config import urls
 from authz.config.files import IrregularFileError, read_regular
 from authz.config.key_files import header_lines, read_private_key, sealing_lines
 from authz.config.lint.deployment import shared_identity_key
+from authz.config.lint.notify import target_fault
 from authz.config.model import Config
 from authz.config.problems import Fault, Path, ProblemSeverity, WrongValueError
 
@@ -31,7 +34,18 @@ _MADE_BY: Final[Mapping[Path, str]] = {
     ("gateway", "identity_key_file"): "`authz identity-keys --make-key` makes it",
     ("issuer", "introspection", "key_file"): "`authz authelia-config --make-key` makes it",
 }
+SIGNING_PREFIX: Final = "whsec_"
+_NOTIFY: Final = ("url", "token", "signing_key")  # members of `NotifySecrets`; files of targets
 _WORLD: Final = stat.S_IROTH | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySecrets:
+    """Hold the secrets of one target of `notify`; None where its file is not named."""
+
+    url: SecretStr | None = field(default=None)
+    token: SecretStr | None = field(default=None)
+    signing_key: SecretStr | None = field(default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Secrets:
         identity: the private key (PEM) that signs who calls; None where none is named.
         identity_other: one that is published beside it; None where none is named.
         otlp_headers: what the collector asks for, a line `name: value` each; None for nothing.
+        notify: those of the targets of `notify`, by name.
     """
 
     redis_password: SecretStr | None = field(default=None)
@@ -57,13 +72,20 @@ class Secrets:
     identity: SecretStr | None = field(default=None)
     identity_other: SecretStr | None = field(default=None)
     otlp_headers: SecretStr | None = field(default=None)
+    notify: Mapping[str, NotifySecrets] = field(default_factory=dict)
 
     def from_files(self, config: Config) -> Mapping[str, str]:
         """Return the secrets that stand in files, not in the environment, by member."""
         members = {"redis_password"} if config.redis.password_file is not None else set()
         members |= {member for member, _, file, _ in _files(config) if file is not None}
         found = ((member, getattr(self, member)) for member in sorted(members))
-        return {name: secret.get_secret_value() for name, secret in found if secret is not None}
+        secrets = {name: each.get_secret_value() for name, each in found if each is not None}
+        for target, each in self.notify.items():
+            for member in _NOTIFY:
+                secret = getattr(each, member)
+                if secret is not None:
+                    secrets[f"notify.{target}.{member}"] = secret.get_secret_value()
+        return secrets
 
 
 def secret_files(config: Config) -> Iterator[File]:
@@ -71,6 +93,9 @@ def secret_files(config: Config) -> Iterator[File]:
     if config.redis.password_file is not None:
         yield File(config.redis.password_file)
     yield from (File(file) for _, _, file, _ in _files(config) if file is not None)
+    for target in config.notify.values():
+        named = (getattr(target, f"{member}_file") for member in _NOTIFY)
+        yield from (File(file) for file in named if file is not None)
 
 
 def files_with_secrets(config: Config) -> Iterator[File]:
@@ -87,8 +112,27 @@ def read_secrets(config: Config, env: Mapping[str, str]) -> tuple[Secrets, list[
     for member, path, file, parse in _files(config):
         found[member], more = _from_file(path, file, parse)
         faults += more
-    secrets = Secrets(**found)
-    return secrets, [*faults, *_shared_key(config, secrets)]
+    notify, more = _read_notify(config)
+    secrets = Secrets(**found, notify=notify)
+    return secrets, [*faults, *more, *_shared_key(config, secrets)]
+
+
+def _read_notify(config: Config) -> tuple[Mapping[str, NotifySecrets], list[Fault]]:
+    found, faults = dict[str, NotifySecrets](), list[Fault]()
+
+    def url(text: str) -> str:
+        return _target_url(text, config.gateway.url)
+
+    parsers = {"url": url, "token": _one_line, "signing_key": _signing_key}
+    for name, target in config.notify.items():
+        values = dict[str, SecretStr | None]()
+        for member in _NOTIFY:
+            file = getattr(target, f"{member}_file")
+            path: Path = ("notify", name, f"{member}_file")
+            values[member], more = _from_file(path, file, parsers[member])
+            faults += more
+        found[name] = NotifySecrets(**values)
+    return found, faults
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[str], str]]]:
@@ -223,6 +267,33 @@ def _one_line(text: str) -> str:
     return secret
 
 
+def _target_url(text: str, gateway: str) -> str:
+    """Return the URL of a target; a fault quotes nothing of it."""
+    url = _one_line(text)
+    try:
+        assert urls.NOTIFY.explain is not None
+        urls.NOTIFY.explain(url)
+    except WrongValueError:
+        wrong = "the file holds no URL that messages can go to"
+        raise WrongValueError(wrong, "write https://, a host and a path, without a query") from None
+    fault = target_fault(url, gateway)
+    if fault is not None:
+        raise WrongValueError(*fault)
+    return url
+
+
+def _signing_key(text: str) -> str:
+    """Return a key of Standard Webhooks: 24 to 64 random bytes."""
+    key = _one_line(text)
+    try:
+        secret = b64decode(key.removeprefix(SIGNING_PREFIX), validate=True)
+    except ValueError:
+        secret = b""
+    if not key.startswith(SIGNING_PREFIX) or not 24 <= len(secret) <= 64:  # noqa: PLR2004
+        raise WrongValueError("the file holds no signing key", _MAKE_A_SIGNING_KEY)
+    return key
+
+
 def _private_key(text: str) -> str:
     """Return a private key that can sign assertions, as PEM."""
     try:
@@ -254,6 +325,7 @@ def _headers(text: str) -> str:
 
 _WRITE_HEADERS: Final = "write a line for each header, as api-key: abc"
 _ONE_LINE: Final = "put the secret into it, as its only line"
+_MAKE_A_SIGNING_KEY: Final = "write whsec_ and what `openssl rand -base64 32` prints"
 _MAKE_A_SEAL: Final = "write one key a line, the newest first: openssl rand -base64 32"
 _MAKE_A_KEY: Final = "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 

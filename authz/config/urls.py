@@ -196,6 +196,19 @@ GATEWAY: Final = UrlShape(
 RESOURCE: Final = UrlShape(
     "a resource's URL", ("https",), PathShape.REQUIRED, "https://mcp.example.com/files"
 ).notation()
+_NOTIFY: Final = UrlShape(
+    "a URL", ("http", "https"), PathShape.OPTIONAL, "https://ntfy.example.com/authz"
+)
+
+
+def _explain_notify(text: str) -> None:
+    """Say what is wrong, never a word of the text: the URL of a webhook is a secret."""
+    complaint = _NOTIFY.complaint(text)
+    if complaint is not None:
+        raise WrongValueError(f"the URL {complaint}", f"write for example {_NOTIFY.example}")
+
+
+NOTIFY: Final = replace(_NOTIFY.notation(), explain=_explain_notify, secret=True)
 _UPSTREAM: Final = UrlShape("a URL", _HTTP, PathShape.SLASH, "http://files:8000/mcp")
 
 

@@ -197,6 +197,7 @@ HOST: Final = Notation(
 SERVER_NAME: Final = Notation(
     "a server name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "files"
 )
+TARGET_NAME: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "phone")
 CLIENT_ID: Final = Notation(
     "a client id of printable ASCII without blanks", r"[\x21-\x7e]{1,255}", "claude"
 )

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ from authz.config.load import Settings, load
 from authz.config.restarts import restarts_of_pages
 from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
+from authz.notify.notifier import Notifier
+from authz.notify.targets import notify_targets
 from authz.server.health import Health
 from authz.server.otlp import FLUSH, attach
 from authz.server.redis_options import REDIS_REFUSED, redis_options
@@ -172,6 +175,7 @@ class _Service:
         self._health = health
         self._built: LoginServer | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._notifier = Notifier(sys.executable, env, recorder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._built is not None
@@ -182,6 +186,8 @@ class _Service:
     ) -> None:
         self._built = LoginServer(settings, options, self._recorder, health=self._health)
         self._built.start()
+        self._recorder.notify = self._notifier.offer
+        self._notifier.configure(notify_targets(settings))
         reloader = ConfigReloader(
             self._read,
             self._take,
@@ -217,6 +223,7 @@ class _Service:
                 task.cancel()
             await asyncio.gather(reloads, *self._retiring, return_exceptions=True)
             await self._built.aclose()
+            await self._notifier.aclose()
         self._recorder.event("stopped")
 
     async def _take(self, settings: Settings) -> None:
@@ -238,6 +245,7 @@ class _Service:
         self._built = new
         old.retire()
         self._built.start()
+        self._notifier.configure(notify_targets(settings))
         retiring = asyncio.create_task(_retire(old))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)

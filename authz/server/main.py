@@ -65,7 +65,14 @@ def serve(
     where = (at_status.host, at_status.port)
     _check_free(checks, where)
     grace = config.issuer.deadline + _GRACE
-    worker = WorkerSettings(str(configuration), checks[0], where, grace, envoy_stats=envoy_stats)
+    worker = WorkerSettings(
+        str(configuration),
+        checks[0],
+        where,
+        grace,
+        python=sys.executable,
+        envoy_stats=envoy_stats,
+    )
     if envoy is not None:
         folder = watched_folder(envoy, sys.executable)
         worker = replace(worker, envoy=folder.folder, python=folder.python)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from authz.config.restarts import restarts_of_serve
 from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
+from authz.notify.notifier import Notifier
+from authz.notify.targets import notify_targets
 from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.asgi import CheckBytes, TracedCheck
 from authz.server.assemble import Assembly
@@ -36,6 +39,7 @@ from authz.server.tool_catalogues import ToolCatalogues
 from authz.server.worker_control import ListenAddress
 from authz.telemetry.certificate_expiry import CertificateExpiry
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import SecurityNotice
 
 # Seconds between two looks at readiness.
 _LOOK: Final = 1.0
@@ -120,6 +124,8 @@ class Service:
         envoy: WatchedFolder | None = None,
         keeps_former: bool = False,
         worker: int | None = None,
+        python: str = sys.executable,
+        notify: Callable[[SecurityNotice], None] | None = None,
     ) -> None:
         """Build from what `load` returns; `load` is called again at every reload.
 
@@ -136,6 +142,9 @@ class Service:
             keeps_former: whether Envoy follows a reload, so that servers that only moved are served
                 over their old routes meanwhile (decision 23).
             worker: the number of this process among several.
+            python: the interpreter; a service embedded in an Envoy has none to ask.
+            notify: hands security events to the process above several workers; None where this one
+                has people notified itself.
 
         Raises:
             ConfigError: where the configuration is wrong.
@@ -150,6 +159,8 @@ class Service:
         if envoy is not None:
             self._follower = EnvoyFollower(envoy, env, recorder, self._health)
         self._keeps_former = keeps_former
+        self._notifier = Notifier(python, env, recorder) if notify is None else None
+        recorder.notify = notify if self._notifier is None else self._notifier.offer
         settings = load()
         # Before the parts are built: they ask the recorder whether anything is traced.
         self._export = attach(settings, recorder, SERVICE, worker=worker)
@@ -199,6 +210,7 @@ class Service:
                 self._recorder.metrics.follow_certificate(expiry)
             async with asyncio.TaskGroup() as tasks:
                 self._assembly.start()
+                self._notify(self._settings)
                 look = tasks.create_task(self._keep_looking())
                 reloads = tasks.create_task(self._reloader.run())
                 reporter = ActivityReporter(
@@ -229,6 +241,8 @@ class Service:
                 task.cancel()
             await asyncio.gather(*self._retiring, return_exceptions=True)
             await self._assembly.aclose()
+            if self._notifier is not None:
+                await self._notifier.aclose()
             status.stop()
         self._recorder.event("stopped")
         # In a thread: who embeds this loop may still have something to end.
@@ -302,6 +316,12 @@ class Service:
             self._beside(self._forget(former))
         self._beside(self._retire(old, new))
         self._follow_envoy(settings)
+        self._notify(settings)
+
+    def _notify(self, settings: Settings) -> None:
+        """Have people notified as this configuration says."""
+        if self._notifier is not None:
+            self._notifier.configure(notify_targets(settings))
 
     @staticmethod
     def _former(old: Assembly, new: Assembly) -> Snapshot | None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
@@ -27,6 +27,9 @@ PING: Final = b"?"
 STARTED: Final = b"S"
 PONG: Final = b"A"
 FAILED: Final = b"F"
+# From the worker: a security event that people may have to hear of, in bytes of its own.
+NOTICE: Final = b"N"
+LONGEST: Final = 4096  # bytes of a message
 
 _VARIABLE: Final = "AUTHZ_WORKER"
 # Seconds until a worker has to have started. Where a machine starts all at once, what takes two
@@ -130,8 +133,9 @@ class WorkerControl:
         theirs: the worker's end, to be inherited.
     """
 
-    def __init__(self) -> None:
-        """Make the socket."""
+    def __init__(self, on_notice: Callable[[bytes], None] = lambda _: None) -> None:
+        """Make the socket; `on_notice` is given the bytes of each security event."""
+        self._on_notice = on_notice
         self._ending = asyncio.Event()
         self._ponged = False
         self._failed = False
@@ -222,7 +226,7 @@ class WorkerControl:
     def _receive(self) -> bool:
         """Take one message; tell whether there may be more."""
         try:
-            message = self._ours.recv(4096)
+            message = self._ours.recv(LONGEST)
         except BlockingIOError:
             return False
         except ConnectionResetError:
@@ -233,6 +237,9 @@ class WorkerControl:
             message = b""
         if message == PONG:
             self._ponged = True
+            return True
+        if message.startswith(NOTICE):
+            self._on_notice(message[1:])
             return True
         self._failed = self._failed or message.startswith(FAILED)
         self._ending.set()
@@ -268,7 +275,7 @@ class Worker(ProcessSupervisor):
         """
 
     def _launch(self) -> ChildProcess:
-        control = WorkerControl()
+        control = WorkerControl(self._on_notice)
         try:
             settings = replace(self._settings, control=control.theirs.fileno())
             argv, more = self._command(settings)
@@ -299,6 +306,9 @@ class Worker(ProcessSupervisor):
         self._control.close()
         self.has_failed = self._control.has_failed
         self._control = None
+
+    def _on_notice(self, notice: bytes) -> None:
+        """Take a security event of the worker's."""
 
     def send(self, message: bytes) -> None:
         """Send it a message, where it runs."""

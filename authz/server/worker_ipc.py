@@ -7,6 +7,7 @@ with it.
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Final
 from prometheus_client import generate_latest
 
 from authz.config.load import Settings, load, read
+from authz.notify.messages import TimedNotice
 from authz.server.envoy_follower import WatchedFolder
 from authz.server.service import Listeners, MakeTransport, Service, tune_gc
 from authz.server.worker_control import (
     FAILED,
+    LONGEST,
+    NOTICE,
     PING,
     PONG,
     RELOAD,
@@ -30,6 +34,7 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.library_output import capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import SecurityNotice
 
 # Seconds on top of the grace in which a worker whose parent is gone has to be gone too:
 # `service.drain_notice` is 60 at most.
@@ -77,6 +82,8 @@ class WorkerChannel:
             envoy=watched if settings.envoy and settings.worker is None else None,
             keeps_former=bool(settings.envoy),
             worker=settings.worker,
+            python=settings.python,
+            notify=None if settings.worker is None else self._send_notice,
         )
 
     def _read(self) -> Settings:
@@ -133,6 +140,12 @@ class WorkerChannel:
         """Tell the parent why this process has failed."""
         why = str(error) if isinstance(error, OSError) else type(error).__name__
         self._send(FAILED + why.encode())
+
+    def _send_notice(self, notice: SecurityNotice) -> None:
+        """Hand a security event to the parent, which has people notified."""
+        message = NOTICE + TimedNotice(notice, time.time()).encode()
+        if len(message) <= LONGEST:
+            self._send(message)
 
     def _send(self, message: bytes) -> None:
         with suppress(OSError):  # the parent is gone

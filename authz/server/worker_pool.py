@@ -19,6 +19,9 @@ from typing import Final
 from authz.config.files import write_atomically
 from authz.config.load import Settings, load
 from authz.config.restarts import restarts_of_serve
+from authz.notify.messages import TimedNotice
+from authz.notify.notifier import Notifier
+from authz.notify.targets import notify_targets
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.server import pyvoy
@@ -36,6 +39,7 @@ from authz.server.worker_control import (
     WorkerSettings,
 )
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import SecurityNotice
 
 # Seconds between two scrapes of the workers' metrics.
 _SCRAPE: Final = 1.0
@@ -72,9 +76,11 @@ class PoolWorker(Worker):
         env: Mapping[str, str],
         recorder: Recorder,
         policy: WorkerPolicy,
+        notify: Callable[[SecurityNotice], None],
     ) -> None:
         """Take what to run; `settings` lack a control socket only."""
         super().__init__(settings, env, policy)
+        self._notify = notify
         self.metrics = WorkerMetrics(Path(str(settings.status)))
         self.command: Command = _grpcio
         self._recorder = recorder
@@ -101,6 +107,13 @@ class PoolWorker(Worker):
 
     def _command(self, settings: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
         return self.command(settings)
+
+    def _on_notice(self, notice: bytes) -> None:
+        # A worker that has gone wrong must not end the supervision of the others.
+        with suppress(ValueError, TypeError, KeyError):
+            told = TimedNotice.decode(notice).notice
+            if told is not None:
+                self._notify(told)
 
     def _on_hung(self) -> None:
         self._log("worker_hung", unanswered=self._watchdog.max_missed)
@@ -161,6 +174,8 @@ class WorkerPool:
         if worker.envoy:
             watched = WatchedFolder(worker.envoy, worker.python)
             self._follower = EnvoyFollower(watched, env, recorder, self._health)
+        self._notifier = Notifier(worker.python or sys.executable, env, recorder)
+        recorder.notify = self._notifier.offer
         self._followed: Settings | None = None
         self._following: asyncio.Task[None] | None = None
         self._reloader = ConfigReloader(
@@ -217,7 +232,7 @@ class WorkerPool:
             final_metrics=str(folder / f"{number}.counts"),
             worker=number,
         )
-        return PoolWorker(settings, self._env, self._recorder, self._policy)
+        return PoolWorker(settings, self._env, self._recorder, self._policy, self._notifier.offer)
 
     async def _serve(self, aggregator: MetricsAggregator) -> int:
         transport = await self._start_first()
@@ -247,12 +262,14 @@ class WorkerPool:
             ]
             running = [tasks.create_task(one.run()) for one in self._workers]
             self._follow_envoy(self._reloader.settings)
+            self._notifier.configure(notify_targets(self._reloader.settings))
             await self._stop.wait()
             if self._follower is not None:
                 self._follower.stop()
             await asyncio.wait(running)
             for task in around:
                 task.cancel()
+            await self._notifier.aclose()
         self._recorder.event("stopped")
         return 0
 
@@ -318,6 +335,7 @@ class WorkerPool:
         for one in self._workers:
             one.send(RELOAD)
         self._follow_envoy(settings)
+        self._notifier.configure(notify_targets(settings))
 
     async def _rolling_restart(self) -> None:
         """Restart the workers, one after the other, with authz.yaml as it is now."""

@@ -194,6 +194,13 @@ class Metrics:
             "outcome",
         )
         _begin(self.logins, [("end_at_issuer", outcome) for outcome in _ENDS])
+        self.notifications: Final = self._counter(
+            "authz_notifications_total",
+            "Messages about security events, by outcome (sent, failed, dropped, suppressed).",
+            "outcome",
+        )
+        outcomes = ("sent", "failed", "dropped", "suppressed")
+        _begin(self.notifications, [(each,) for each in outcomes])
         self.audit_records: Final = self._counter(
             "authz_audit_records_total",
             "Records of the audit trail, by outcome (written, lost).",

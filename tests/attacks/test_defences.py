@@ -645,6 +645,28 @@ OTHERS = (
         "if blob.oid in digests or", "if",
         ("tests/doctor/test_git_secrets.py",),
     ),
+    Defence(
+        "A target's redirect is not followed", "authz/notify/delivery.py", "notify_client",
+        "follow_redirects=False,", "follow_redirects=True,", ("tests/notify/test_delivery.py",),
+    ),
+    Defence(
+        "No name calls a channel in a chat", "authz/notify/messages.py", "_escape",
+        '.replace("<", "&lt;")', "", ("tests/notify/test_messages.py",),
+    ),
+    Defence(
+        "Messages name nobody unless asked to", "authz/notify/messages.py", "_json",
+        "hidden = () if target.people else _PERSONAL", "hidden = ()",
+        ("tests/notify/test_messages.py",),
+    ),
+    Defence(
+        "Messages go to no link-local address", "authz/config/lint/notify.py", "target_fault",
+        "if address.is_link_local or address.is_multicast or address.is_unspecified:", "if False:",
+        ("tests/config/test_mistakes.py",),
+    ),
+    Defence(
+        "Lines of a security event are bounded", "authz/telemetry/security_events.py", "occur",
+        " or window.lines >= row.lines", "", ("tests/telemetry/test_security_events.py",),
+    ),
 )  # fmt: skip
 
 _DOOR = ("tests/core/test_front_door.py", "tests/tokens/test_front_door.py")

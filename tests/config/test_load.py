@@ -179,7 +179,7 @@ def test_json(tmp_path: Path, smallest: str) -> None:
             "field": "colour",
             "wrong": "there is no such field",
             "right": "write issuer, gateway, front_door, redis, clients, servers, scopes, "
-            "limits, telemetry, audit, console or service",
+            "limits, telemetry, notify, audit, console or service",
             "severity": "error",
         }
     ]

@@ -249,6 +249,13 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
             "tool_changed",
         )
     ],
+    "AuthzNotificationsLost": [
+        Firing(
+            {f'authz_notifications_total{{{AUTHZ},outcome="{outcome}"}}': jump(1)},
+            *(11, {"job": "authz"}),
+        )
+        for outcome in ("failed", "dropped")
+    ],
     "AuthzLimitsReached": [
         Firing({refusals(each): growth(20)}, 13, {"reason": each})
         for each in ("rate_limited", "too_many_refusals", "too_many_streams")

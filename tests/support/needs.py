@@ -28,6 +28,7 @@ STARTS: Final[dict[str, frozenset[str]]] = {
     "authz.local.up.up": frozenset({"process"}),
     "authz.local.envoy.envoy_service": frozenset({"envoy"}),
     "authz.local.valkey.valkey": frozenset({"redis"}),
+    "authz.notify.notifier.Notifier": frozenset({"process"}),
     "authz.process.group.ServiceGroup": frozenset({"process"}),
     "authz.process.supervisor.ProcessSupervisor": frozenset({"process"}),
     "authz.process.child.ChildProcess": frozenset({"process"}),

@@ -7,6 +7,7 @@ warning: it does exactly what the file says, and a person should look again.
 from authz.config.lint import (
     deployment,
     front_door,
+    notify,
     rules,
     satisfiability,
     telemetry,
@@ -18,5 +19,5 @@ from authz.config.problems import Fault
 
 def lint(config: Config) -> list[Fault]:
     """Return every fault between values."""
-    modules = (deployment, front_door, rules, tokens, satisfiability, telemetry)
+    modules = (deployment, front_door, rules, tokens, satisfiability, telemetry, notify)
     return [fault for module in modules for check in module.CHECKS for fault in check(config)]
