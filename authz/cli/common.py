@@ -51,6 +51,17 @@ class OutOfReachError(CommandError):
 class _PlainEpilog(click.Command):
     """Print the examples of a command as they are written: click would wrap them."""
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the words of the usage line; `[FILE]` is the last argument of each command."""
+        found = super().collect_usage_pieces(ctx)
+        if _file_option(self) is None:
+            return found
+        return (
+            [*found[:1], "[FILE]", *found[1:]]
+            if isinstance(self, click.Group)
+            else [*found, "[FILE]"]
+        )
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the epilog unwrapped."""
         del ctx
@@ -64,7 +75,7 @@ class LeafCommand(_PlainEpilog):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and say that there is something left without saying what."""
         ctx.allow_extra_args = True
-        left = super().parse_args(ctx, args)
+        left = super().parse_args(ctx, _with_named_file(self, ctx, args))
         if left and not ctx.resilient_parsing:
             raise click.UsageError("it takes fewer arguments than these", ctx)
         return left
@@ -72,6 +83,10 @@ class LeafCommand(_PlainEpilog):
 
 class CommandGroup(_PlainEpilog, click.Group):
     """Name the nearest command where one is mistyped, and repeat no word that was typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; the path of authz.yaml may stand in place of the first word."""
+        return super().parse_args(ctx, _with_named_file(self, ctx, args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -83,6 +98,70 @@ class CommandGroup(_PlainEpilog, click.Group):
             near = nearest(args[0], known) or lists
             raise click.UsageError(f"there is no such command{near}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _file_option(command: click.Command) -> click.Option | None:
+    """Return `-c` of a command that declares no argument FILE (`config_option`)."""
+    return next(
+        (
+            each
+            for each in command.params
+            if isinstance(each, click.Option) and each.name == "config"
+        ),
+        None,
+    )
+
+
+def _with_named_file(command: click.Command, ctx: click.Context, args: list[str]) -> list[str]:
+    """Return arguments with `-c` before the word that is the path of authz.yaml, where one is.
+
+    Beside arguments of the command's own, or its commands, a word is that path where it cannot be
+    anything else: it has a slash, ends in .yaml or .yml, or leads to an authz.yaml that is there.
+    """
+    option = _file_option(command)
+    if option is None or ctx.resilient_parsing:
+        return args
+    needed = sum(isinstance(each, click.Argument) and each.required for each in command.params)
+    takes_value = {
+        name
+        for each in command.params
+        if isinstance(each, click.Option) and not each.is_flag and not each.count
+        for name in each.opts
+    }
+    positions, skip = list[int](), False
+    for number, word in enumerate(args):
+        if skip:
+            skip = False
+        elif word == "--":
+            break
+        elif word.startswith("-") and word != "-":
+            skip = word in takes_value
+        else:
+            positions.append(number)
+            if isinstance(command, click.Group):
+                break
+    found = [each for each in positions[needed:] if _is_path_of_configuration(args[each])]
+    if isinstance(command, click.Group):
+        found = [each for each in found if args[each] not in command.commands]
+    if not found:
+        return args
+    if len(found) > 1 or any(_is_option(word, option) for word in args):
+        raise click.UsageError("the configuration is given twice", ctx)
+    return [*args[: found[0]], option.opts[0], *args[found[0] :]]
+
+
+def _is_option(word: str, option: click.Option) -> bool:
+    long = option.opts[-1]
+    return word in option.opts or word.startswith((f"{long}=", option.opts[0]))
+
+
+def _is_path_of_configuration(word: str) -> bool:
+    if "/" in word or word.endswith((".yaml", ".yml")):
+        return True
+    try:
+        return find_configuration(Path(word)).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -140,6 +219,21 @@ def config_argument(function: F) -> F:
         return status
 
     return cast("F", wrapped)
+
+
+def config_option(function: F) -> F:
+    """Pass `config`, the path of authz.yaml, to a command with arguments of its own, or commands.
+
+    Every command takes it as the argument FILE, too: `_with_named_file`.
+    """
+    option = click.option(
+        "-c",
+        "--config",
+        type=FILE,
+        metavar="FILE",
+        help="The file or its folder (default: authz.yaml); one of FILE and -c is enough.",
+    )
+    return option(function)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from authz.cli.common import (
     CommandError,
     F,
     OutOfReachError,
+    config_option,
     json_option,
     keep_config,
 )
@@ -111,7 +112,7 @@ class LedgerRequest:
 def deployment_options(function: F) -> F:
     """Pass `deployment`; what a command of a command is not told, it takes from the one before."""
 
-    @click.option("-c", "--config", type=FILE, metavar="FILE", help="Default: authz.yaml.")
+    @config_option
     @click.option(
         "--state",
         type=FILE,
