@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,7 @@ class FrontDoorStage:
         upstream: the way to it.
         ledger: the same Redis, as the check reads it.
         log: what the pages wrote.
+        turns: who answers a request: one replica after the other.
     """
 
     built: LoginServer
@@ -109,13 +111,14 @@ class FrontDoorStage:
     valkey: ValkeyServer
     deployment: str
     log: io.StringIO
+    turns: "ReplicaTurns"
     open: list[httpx.AsyncClient] = field(default_factory=list)
 
     def browser(self, address: str = HOME) -> httpx.AsyncClient:
         """A browser that reaches the gateway and the issuer, as Envoy would lead it."""
         browser = httpx.AsyncClient(
             mounts={
-                GATEWAY: _Edge(self.built.app, {"x-request-id": "r-1"}),
+                GATEWAY: _Edge(self.turns, {"x-request-id": "r-1"}),
                 ISSUER: _Edge(create_app(self.issuer), forwarded_headers(self.issuer.config)),
             },
             transport=httpx.MockTransport(lambda _: httpx.Response(418)),
@@ -130,6 +133,26 @@ class FrontDoorStage:
     def keys(self, kind: str = "") -> list[str]:
         pattern = f"{{{self.deployment}}}:{kind}*"
         return sorted(key.decode() for key in self.valkey.command("KEYS", pattern))
+
+
+@dataclass
+class ReplicaTurns:
+    """Have one replica of the pages answer after the other, as Envoy does.
+
+    Attributes:
+        replicas: each with the same configuration and Redis.
+        turn: whose turn it is.
+        asked: how many requests each has had.
+    """
+
+    replicas: list[LoginServer]
+    turn: int = 0
+    asked: Counter[int] = field(default_factory=Counter)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        number, self.turn = self.turn, (self.turn + 1) % len(self.replicas)
+        self.asked[number] += 1
+        await self.replicas[number].app(scope, receive, send)
 
 
 class _Edge(httpx.ASGITransport):
@@ -243,8 +266,19 @@ async def stage(
     folder: Path,
     change: Change = str,
     deployment: str = "",
+    *,
+    replicas: int = 1,
 ) -> AsyncIterator[FrontDoorStage]:
-    """Run the pages and the stand-in as long as the block does."""
+    """Run the pages and the stand-in as long as the block does.
+
+    Args:
+        valkey: the server, which may be others', too.
+        keys: of the stand-in.
+        folder: for the key of the pages.
+        change: of authz.yaml.
+        deployment: in Redis; one of its own where it is left out.
+        replicas: of the pages.
+    """
     deployment = deployment or f"test-{uuid.uuid4().hex}"
     key = folder / "front-door.pem"
     key.write_bytes(CLIENT_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -258,16 +292,18 @@ async def stage(
     upstream = FrontDoorUpstream(issuer)
     # Where the network would be; all else is as it runs.
     http = httpx.AsyncClient(transport=upstream)
-    built = LoginServer(settings, options, Recorder(Metrics(), EventLog("json", log)), http=http)
-    ledger = RedisLedger(options)
-    found = FrontDoorStage(built, issuer, upstream, ledger, valkey, deployment, log)
+    recorder = Recorder(Metrics(), EventLog("json", log))
+    built = [LoginServer(settings, options, recorder, http=http) for _ in range(replicas)]
+    ledger, turns = RedisLedger(options), ReplicaTurns(built)
+    found = FrontDoorStage(built[0], issuer, upstream, ledger, valkey, deployment, log, turns)
     try:
         yield found
     finally:
         for browser in found.open:
             await browser.aclose()
         await ledger.aclose()
-        await built.aclose()
+        for each in built:
+            await each.aclose()
 
 
 def _with_more(client: Any) -> Any:
