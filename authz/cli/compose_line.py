@@ -20,6 +20,7 @@ from authz.config.location import (
     COMPOSE,
     DOCTOR,
     FOLDER,
+    MOUNTED,
     NAME,
     find_configuration,
     has_doctor,
@@ -27,7 +28,6 @@ from authz.config.location import (
 )
 from authz.config.problems import ConfigError
 
-_MOUNTED: Final = "/etc/authz"
 _INPUT: Final = "/dev/stdin"
 _RUN: Final = "exec authz authz"
 # How what is asked of a command is asked there; the others as `_RUN`.
@@ -138,7 +138,7 @@ def _elsewhere(folder: Path) -> str:
 def _container_path(config: Path, folder: Path) -> str:
     """Return where the container has authz.yaml: its folder is mounted, or the file alone."""
     inside = config.absolute().parent == folder / FOLDER
-    return f"{_MOUNTED}/{config.name if inside else NAME}"
+    return f"{MOUNTED}/{config.name if inside else NAME}"
 
 
 def _rewritten(words: Sequence[str], config: Path, ctx: click.Context) -> _Rewritten:
@@ -191,8 +191,8 @@ def _pins(config: Path, folder: Path, words: Sequence[str]) -> str:
     servers = settings.config.servers
     for name in words:
         pins = servers[name].pins if name in servers else None
-        if pins is not None and pins.file.startswith(f"{_MOUNTED}/"):
-            host = folder / FOLDER / pins.file.removeprefix(f"{_MOUNTED}/")
+        if pins is not None and pins.file.startswith(f"{MOUNTED}/"):
+            host = folder / FOLDER / pins.file.removeprefix(f"{MOUNTED}/")
             return os.path.relpath(host)
     named = next((name for name in words if name in servers), "server")
     return f"{named}.pins.json"

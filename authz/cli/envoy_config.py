@@ -76,7 +76,7 @@ def run(
     # Rendering needs envoy-data-plane, which the service does not have.
     from authz.envoy import render  # noqa: PLC0415 - said above
 
-    settings = load(config, os.environ, secrets=False)
+    settings = load(config, os.environ, secrets=False, authorities=True)
     print_problems(settings.warnings)
     if folder is None and output is not None:
         folder = str(output.absolute())

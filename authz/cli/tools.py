@@ -36,6 +36,7 @@ from authz.config.load import Settings, load
 from authz.config.model import PinsConfig
 from authz.config.pins import PinFile, approve, read_file, write_pins
 from authz.config.problems import ConfigError, WrongValueError
+from authz.config.upstream_authorities import upstream_trust
 from authz.core.catalogue import (
     Catalogue,
     PinMode,
@@ -110,7 +111,7 @@ def run(
         raise CommandError("--diff, --pin and --json are different questions: ask one")
     if (only or output is not None or by) and not pin:
         raise CommandError("--tool, --output and --by belong to --pin")
-    settings = load(config, os.environ, secrets=False)
+    settings = load(config, os.environ, secrets=False, authorities=True)
     rules = settings.policy.servers.get(server)
     if rules is None:
         raise CommandError(f"SERVER is one of: {', '.join(settings.policy.servers)}")
@@ -156,8 +157,9 @@ def _pins(settings: Settings, server: str, output: Path | None) -> PinFile:
 
 def _listed(settings: Settings, config: Path, server: str, state: Path | None) -> ToolList:
     """Return what a server says to us, else what the workers saw last."""
+    trust = upstream_trust(settings.authorities, server)
     try:
-        found = asyncio.run(list_tools(settings.config.servers[server]))
+        found = asyncio.run(list_tools(settings.config.servers[server], verify=trust))
     except ToolListError as error:
         fault = str(error)
     else:

@@ -26,7 +26,7 @@ from authz.config.problems import quoted
 
 LONGEST: Final = 1 << 20  # bytes of a file
 _DAY: Final = 86400.0
-_SOON: Final = 14 * _DAY
+ENDS_SOON: Final = 14 * _DAY  # seconds before the end
 # Of a certificate for a few days: a client renews it when a third of its time is left.
 _SOON_OF_SHORT: Final = 0.2
 
@@ -119,7 +119,7 @@ def read_certificate(chain: bytes) -> ServerCertificate:
     Raises:
         ValueError: where there is none, or it cannot be read.
     """
-    return _describe(_load(chain)[0])
+    return _describe(load_certificates(chain)[0])
 
 
 def certificate_faults(
@@ -134,7 +134,7 @@ def certificate_faults(
         now: seconds since the epoch.
     """
     try:
-        certificates = _load(chain)
+        certificates = load_certificates(chain)
         own = _describe(certificates[0])
     except ValueError:
         flaw = CertificateFlaw.UNREADABLE
@@ -152,7 +152,12 @@ def certificate_faults(
             yield CertificateFault(CertificateFlaw.NAME_MISSING, wrong, right)
 
 
-def _load(chain: bytes) -> list[x509.Certificate]:
+def load_certificates(chain: bytes) -> list[x509.Certificate]:
+    """Return every certificate of a PEM text.
+
+    Raises:
+        ValueError: where there is none, or one cannot be read.
+    """
     try:
         return x509.load_pem_x509_certificates(chain)
     except UnsupportedAlgorithm as error:
@@ -223,7 +228,7 @@ def _public(certificate: x509.Certificate) -> bytes | None:
 
 def _chain_faults(certificates: list[x509.Certificate]) -> Iterator[CertificateFault]:
     own = certificates[0]
-    if _is_authority(own):
+    if is_authority(own):
         wrong = "is an authority's, not a server's, which some clients refuse"
         right = (
             "write the own certificate first; one that signs itself (`openssl req -x509`) needs "
@@ -244,7 +249,8 @@ def _chain_faults(certificates: list[x509.Certificate]) -> Iterator[CertificateF
         yield CertificateFault(CertificateFlaw.CHAIN_INCOMPLETE, wrong, right)
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Tell whether it may sign others (RFC 5280, section 4.2.1.9)."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     except (x509.ExtensionNotFound, ValueError):
@@ -272,20 +278,21 @@ def names_issuers_file(certificate: x509.Certificate) -> bool:
 
 def _date_faults(own: ServerCertificate, now: float) -> Iterator[CertificateFault]:
     left = own.not_after - now
-    soon = min(_SOON, _SOON_OF_SHORT * (own.not_after - own.not_before))
+    soon = min(ENDS_SOON, _SOON_OF_SHORT * (own.not_after - own.not_before))
     if left <= 0:
-        wrong = f"ended {_days(-left)} ago: clients refuse it"
+        wrong = f"ended {format_days(-left)} ago: clients refuse it"
         yield CertificateFault(CertificateFlaw.EXPIRED, wrong, _RENEW)
     elif left < soon:
-        wrong = f"ends in {_days(left)}, and is not renewed"
+        wrong = f"ends in {format_days(left)}, and is not renewed"
         yield CertificateFault(CertificateFlaw.EXPIRES_SOON, wrong, _RENEW)
     elif own.not_before > now:
-        wrong = f"begins in {_days(own.not_before - now)} only"
+        wrong = f"begins in {format_days(own.not_before - now)} only"
         right = "set this machine's clock, or wait"
         yield CertificateFault(CertificateFlaw.NOT_YET_VALID, wrong, right)
 
 
-def _days(seconds: float) -> str:
+def format_days(seconds: float) -> str:
+    """Return a time as days, or as hours where it is short."""
     days, hours = int(seconds // _DAY), int(seconds % _DAY // 3600)
     return f"{days} days" if days > 1 else f"{days * 24 + hours} hours"
 

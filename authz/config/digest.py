@@ -10,6 +10,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 _LENGTH: Final = 12  # hex digits of each half
@@ -22,7 +23,8 @@ class ConfigDigest:
 
     Attributes:
         file: of what authz.yaml says, without comments and layout.
-        named: of the files that it names (pins, keys, passwords); empty where they were not read.
+        named: of the files that it names (pins, keys, passwords, authorities); empty where
+            they were not read.
     """
 
     file: str
@@ -51,17 +53,23 @@ def digest_document(data: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
-def digest_named(secrets: Mapping[str, str], pins: Mapping[str, Mapping[str, str]]) -> str:
+def digest_named(
+    secrets: Mapping[str, str],
+    pins: Mapping[str, Mapping[str, str]],
+    authorities: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return the digest of the files that a configuration names.
 
     Args:
         secrets: what secret files hold, by what they are for.
         pins: digests of approved definitions, by server and tool.
+        authorities: what servers' certificates may be signed by, PEM, by server.
     """
     keys = {name: text for name, text in secrets.items() if _is_private_key(text)}
     # Passwords have too little entropy for a digest whose key everybody knows.
     digested = secrets if keys else {}
-    text = json.dumps([digested, pins], ensure_ascii=True, sort_keys=True)
+    named = [digested, pins, *([dict(authorities)] if authorities else [])]
+    text = json.dumps(named, ensure_ascii=True, sort_keys=True)
     key = hashlib.sha256(_KEY_PURPOSE + json.dumps(keys, sort_keys=True).encode()).digest()
     return hmac.digest(key, text.encode(), hashlib.sha256).hex()[:_LENGTH]
 

@@ -1,12 +1,14 @@
-"""Load authz.yaml: parse, validate, lint, read secrets, compile.
+"""Load authz.yaml: parse, validate, lint, read the files that it names, compile.
 
 Invariant: nothing else than `ConfigError` is raised for what a file, its secrets or the environment
 hold (tests/config/test_hostile.py).
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from authz.config.compile import compile_policy
 from authz.config.digest import ConfigDigest, digest_document, digest_named
@@ -16,6 +18,7 @@ from authz.config.pins import PinFile, read_pins
 from authz.config.problems import ConfigError, ConfigProblem, Fault, ProblemSeverity, field_name
 from authz.config.secret_files import Secrets, inspect_files, read_secrets, secret_files
 from authz.config.tls_files import inspect_tls
+from authz.config.upstream_authorities import read_authorities
 from authz.config.validate import validate
 from authz.config.yaml_loader import SIZE, Position, Tree, UnreadableError, read_tree
 from authz.core.policy import Policy
@@ -32,6 +35,8 @@ class Settings:
         warnings: what a person should look at; nothing that stops the service.
         digest: names it.
         text: the text of the file.
+        authorities: what the certificates of servers with `upstream_ca` may be signed by, PEM, by
+            server; empty where the files were not read.
     """
 
     config: Config
@@ -40,6 +45,7 @@ class Settings:
     warnings: tuple[ConfigProblem, ...]
     digest: ConfigDigest
     text: str = field(default="", repr=False)
+    authorities: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @property
     def filters_lists(self) -> bool:
@@ -49,11 +55,12 @@ class Settings:
 
     def is_same(self, other: "Settings") -> bool:
         """Tell whether nothing differs that could have an effect; secrets are compared, too."""
-        return (self.digest, self.config, self.policy, self.secrets) == (
+        return (self.digest, self.config, self.policy, self.secrets, self.authorities) == (
             other.digest,
             other.config,
             other.policy,
             other.secrets,
+            other.authorities,
         )
 
 
@@ -62,10 +69,17 @@ def watched_files(config: Config) -> Iterator[Path]:
     yield from secret_files(config)
     pins = (server.pins for server in config.servers.values())
     yield from (Path(each.file) for each in pins if each is not None)
+    authorities = (server.upstream_ca for server in config.servers.values())
+    yield from (Path(each) for each in authorities if each is not None)
 
 
 def load(
-    path: Path, env: Mapping[str, str], *, secrets: bool = True, tls: bool = False
+    path: Path,
+    env: Mapping[str, str],
+    *,
+    secrets: bool = True,
+    tls: bool = False,
+    authorities: bool = False,
 ) -> Settings:
     """Read a file.
 
@@ -75,15 +89,24 @@ def load(
         secrets: whether to read the files that it names; without, a file can be checked and Envoy's
             configuration rendered on a machine that has none of them.
         tls: whether to look at Envoy's certificate and key, which only Envoy needs.
+        authorities: whether to read the files of `upstream_ca` though `secrets` is off: Envoy's
+            configuration holds them.
 
     Raises:
         ConfigError: with every problem, where there is an error among them.
     """
-    return read(read_text(path), str(path), env, secrets=secrets, tls=tls)
+    text = read_text(path)
+    return read(text, str(path), env, secrets=secrets, tls=tls, authorities=authorities)
 
 
 def read(
-    text: str, file: str, env: Mapping[str, str], *, secrets: bool = True, tls: bool = False
+    text: str,
+    file: str,
+    env: Mapping[str, str],
+    *,
+    secrets: bool = True,
+    tls: bool = False,
+    authorities: bool = False,
 ) -> Settings:
     """Read a text as `load` reads a file; `file` is the name that problems show.
 
@@ -98,10 +121,14 @@ def read(
     unread = [fault.path for fault, _ in tree.faults if not fault.on_key]
     validated = validate(tree.data, unread)
     found, values, pins = list(validated.faults), Secrets(), dict[str, PinFile]()
+    trusted = dict[str, str]()
     if validated.config is not None:
         values, between = _between(validated.config, env, secrets=secrets)
         if secrets:
             pins, more = read_pins(validated.config)
+            between += more
+        if secrets or authorities:
+            trusted, more = read_authorities(validated.config, Path(file), time.time())
             between += more
         between += inspect_tls(validated.config) if tls else []
         found += filter(validated.trusts, between)
@@ -113,9 +140,11 @@ def read(
     policy = compile_policy(validated.config, approved)
     digest = ConfigDigest(
         digest_document(tree.data),
-        digest_named(values.from_files(validated.config), approved) if secrets else "",
+        digest_named(values.from_files(validated.config), approved, trusted) if secrets else "",
     )
-    return Settings(validated.config, policy, values, problems, digest, text)
+    return Settings(
+        validated.config, policy, values, problems, digest, text, MappingProxyType(trusted)
+    )
 
 
 def _between(

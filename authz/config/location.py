@@ -14,6 +14,8 @@ COMPOSE: Final = "docker-compose.yml"
 DOCTOR: Final = "doctor"
 NAME: Final = "authz.yaml"
 FOLDER: Final = "authz"
+# Where containers have that folder.
+MOUNTED: Final = "/etc/authz"
 ANSWERS: Final = "init.json"
 
 
@@ -42,6 +44,22 @@ def init_folder(folder: Path) -> Path | None:
     folder = folder.absolute()
     above = [folder.parent] if folder.name == FOLDER else []
     return next((each for each in (folder, *above) if (each / ANSWERS).is_file()), None)
+
+
+def host_file(file: str, configuration: Path) -> Path:
+    """Return where this machine has a file that authz.yaml names.
+
+    Args:
+        file: as it is named.
+        configuration: authz.yaml. In a folder of `authz init` what containers have in `/etc/authz`
+            is beside it.
+    """
+    path = Path(file)
+    if file.startswith(f"{MOUNTED}/") and not path.exists():
+        folder = init_folder(configuration.parent)
+        if folder is not None:
+            return folder / FOLDER / file.removeprefix(f"{MOUNTED}/")
+    return path
 
 
 def has_service(compose: str, name: str) -> bool:

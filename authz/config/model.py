@@ -813,6 +813,13 @@ class ServerConfig(Section):
         "Envoy's user must be able to write to it.",
         None,
     )
+    upstream_ca: Annotated[str, value_types.AUTHORITY_FILE] | None = field(
+        "The private authority that signs the certificate of an `upstream` with https: one "
+        "certificate or several, PEM. Envoy, `authz doctor` and `authz tools` then trust that "
+        "alone for it; a change of the file is taken like one of authz.yaml. Left out: the "
+        "authorities of the system.",
+        None,
+    )
     resource: Annotated[str, urls.RESOURCE] | None = field(
         "Its public URL, which is the audience of its tokens; left out: `gateway.url`, a slash "
         "and its name.",

@@ -377,6 +377,7 @@ ASSURANCE_CLAIM: Final = Notation(
 GROUP: Final = Notation("a group", r"[^\x00-\x1f\x7f]{1,128}", "staff")
 USER_NAME: Final = Notation("a user name", r"[\x21-\x7e]{1,128}", "authz", secret=True)
 FILE: Final = Notation("an absolute path", r"/[^\x00-\x1f\x7f]{1,1023}", "/run/secrets/tls.crt")
+AUTHORITY_FILE: Final = Notation("an absolute path", FILE.pattern, "/etc/authz/internal-ca.crt")
 PINS_FILE: Final = Notation("an absolute path", FILE.pattern, "/etc/authz/pins/files.json")
 # A password pasted where its file belongs looks like a relative path.
 SECRET_FILE: Final = Notation("an absolute path", FILE.pattern, "/run/secrets/redis", secret=True)

@@ -84,12 +84,14 @@ class Target:
         headers: besides those of HTTP.
         place: host and port to connect to in place of the URL's, which stays the name that is asked
             for (Host, SNI) and that the certificate must have.
+        verify: which authorities to trust; None for the system's and SSL_CERT_FILE.
     """
 
     url: str
     socket: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     place: tuple[str, int] | None = None
+    verify: ssl.SSLContext | None = field(default=None, repr=False)
 
 
 async def exchange(
@@ -99,7 +101,6 @@ async def exchange(
     content: bytes | None = None,
     seconds: float = _SECONDS,
     largest: int = _MOST,
-    verify: ssl.SSLContext | None = None,
 ) -> bounded.BoundedResponse:
     """Send one request.
 
@@ -109,7 +110,6 @@ async def exchange(
         content: the body; None for none.
         seconds: how long all of it may take.
         largest: bytes of the response's body.
-        verify: which authorities to trust; None for the system's and SSL_CERT_FILE.
 
     Raises:
         ExchangeError: where there is no response.
@@ -117,7 +117,7 @@ async def exchange(
     try:
         async with asyncio.timeout(seconds):
             try:
-                async with _client(target, seconds, verify) as client:
+                async with _client(target, seconds) as client:
                     request = _request(client, target, method, content)
                     return await bounded.send(client, request, largest)
             except httpx.HTTPError as error:
@@ -148,10 +148,9 @@ def _request(
     )
 
 
-def _client(target: Target, seconds: float, verify: ssl.SSLContext | None) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(
-        uds=target.socket, verify=verify or ssl.create_default_context(), trust_env=False
-    )
+def _client(target: Target, seconds: float) -> httpx.AsyncClient:
+    trust = target.verify or ssl.create_default_context()
+    transport = httpx.AsyncHTTPTransport(uds=target.socket, verify=trust, trust_env=False)
     headers = {"accept-encoding": "identity"}
     return httpx.AsyncClient(transport=transport, headers=headers, timeout=seconds, trust_env=False)
 
@@ -161,7 +160,7 @@ async def opens_event_stream(target: Target, seconds: float) -> bool:
     try:
         async with (
             asyncio.timeout(seconds),
-            _client(target, seconds, None) as client,
+            _client(target, seconds) as client,
             client.stream(
                 "GET", target.url, headers={**target.headers, "accept": "text/event-stream"}
             ) as answer,

@@ -91,11 +91,10 @@ class _Client:
             headers["content-type"] = "application/json"
         async with self._places:
             return await exchange(
-                Target(url, headers=headers, place=self._place),
+                Target(url, headers=headers, place=self._place, verify=self._trust),
                 method=method,
                 content=content,
                 seconds=_SECONDS,
-                verify=self._trust,
             )
 
 

@@ -217,7 +217,7 @@ async def _authorities(
     if not options.ask_servers:
         return []
     places = (options.admin, envoy.STATS)
-    examined = upstream_authorities.examine(settings.config, places, clock())
+    examined = upstream_authorities.examine(settings, places, clock())
     return await asyncio.to_thread(list, examined)
 
 

@@ -9,6 +9,7 @@ Invariant: whatever a server says ends in findings, within bounds of time and si
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from authz.config.endpoints import Unix
 from authz.config.load import Settings
 from authz.config.model import ServerConfig
 from authz.config.problems import WrongValueError, quoted
+from authz.config.upstream_authorities import upstream_trust
 from authz.core.catalogue import (
     Catalogue,
     PinState,
@@ -73,8 +75,14 @@ class Row(NamedTuple):
 
 _UPSTREAM: Final = "servers.{name}.upstream in authz.yaml, or start the server there"
 _TRUST: Final = (
-    "have Envoy, and SSL_CERT_FILE here, trust its authority, and let the server send its whole "
-    "chain; or write http:// where the network between is your own"
+    "name the file of its authority in servers.{name}.upstream_ca, and let the server send its "
+    "whole chain; or write http:// where the network between is your own"
+)
+_OTHER_AUTHORITY: Final = Row(
+    "untrusted",
+    "the certificate of {url} is of another authority than that of servers.{name}.upstream_ca, or "
+    "its chain is not whole",
+    "write the authority's certificate into that file, and let the server send its whole chain",
 )
 _FAULTS: Final[Mapping[ExchangeFault, Row]] = {
     ExchangeFault.NO_NAME: Row("no_name", "the name in {url} is not known here", _UPSTREAM),
@@ -187,6 +195,7 @@ class _Asked:
     config: ServerConfig
     rules: Server
     beside_envoy: bool
+    trust: ssl.SSLContext | None
 
     def finding(self, row: Row, *, soft: bool = False, **more: str) -> Finding:
         """Return what a row says of this server.
@@ -204,6 +213,13 @@ class _Asked:
         elsewhere = "; nothing is wrong if Envoy reaches it from where it runs: ask there"
         return warning(PART, row.diagnosis, message, fix + elsewhere)
 
+    def fault(self, fault: ExchangeFault) -> Finding:
+        """Return what it means that there is no response."""
+        row = _FAULTS[fault]
+        if fault is ExchangeFault.UNTRUSTED and self.config.upstream_ca is not None:
+            row = _OTHER_AUTHORITY
+        return self.finding(row, soft=fault in _OF_THE_PLACE)
+
     def ok(self, diagnosis: str, message: str) -> Finding:
         """Return that something is well."""
         return ok(PART, diagnosis, f"{self.name}: {message}")
@@ -212,7 +228,7 @@ class _Asked:
         """Return where it is, with the headers of a first message."""
         sent, _ = self.message()
         socket = None if self.config.socket is None else self.config.socket.path
-        return Target(self.config.upstream, socket, {**sent, **headers})
+        return Target(self.config.upstream, socket, {**sent, **headers}, verify=self.trust)
 
     def message(self) -> tuple[Mapping[str, str], bytes]:
         """Return a first message, of the older protocol where the server may speak that."""
@@ -251,13 +267,14 @@ async def examine(
     async def one(name: str, config: ServerConfig) -> list[Finding]:
         if name in sockets:
             config = config.model_copy(update={"socket": Unix(sockets[name])})
-        asked = _Asked(name, config, settings.policy.servers[name], beside_envoy)
+        trust = upstream_trust(settings.authorities, name)
+        asked = _Asked(name, config, settings.policy.servers[name], beside_envoy, trust)
         async with places:
             try:
                 async with asyncio.timeout(_WHOLE):
                     return await _server(asked, seen)
             except TimeoutError:
-                return [asked.finding(_FAULTS[ExchangeFault.LATE], soft=True)]
+                return [asked.fault(ExchangeFault.LATE)]
 
     servers = settings.config.servers.items()
     found = await asyncio.gather(*(one(name, config) for name, config in servers))
@@ -266,7 +283,7 @@ async def examine(
 
 async def _server(asked: _Asked, seen: Seen | None) -> list[Finding]:
     try:
-        listed = await list_tools(asked.config)
+        listed = await list_tools(asked.config, verify=asked.trust)
     except ToolListError as error:
         trouble = await _trouble(asked, str(error))
         sightings = () if seen is None else await seen(asked.name)
@@ -306,7 +323,7 @@ async def _trouble(asked: _Asked, said: str) -> Finding:
     try:
         asked, answer = await _answer(asked)
     except ExchangeError as error:
-        return asked.finding(_FAULTS[error.fault], soft=error.fault in _OF_THE_PLACE)
+        return asked.fault(error.fault)
     if httpx.codes.is_redirect(answer.status):
         return _redirected(asked, answer)
     if answer.status == httpx.codes.UNAUTHORIZED:
@@ -314,7 +331,7 @@ async def _trouble(asked: _Asked, said: str) -> Finding:
     if answer.status in {403, 421} and await _checks_host(asked, answer.status):
         return asked.finding(_HOST)
     if answer.status == httpx.codes.BAD_REQUEST and await _wants_tls(asked):
-        return asked.finding(_FAULTS[ExchangeFault.WANTS_TLS])
+        return asked.fault(ExchangeFault.WANTS_TLS)
     if answer.status in {404, 405}:
         return await _elsewhere(asked, _STATUS[answer.status])
     if answer.status in _STATUS:
@@ -451,7 +468,8 @@ async def _elsewhere(asked: _Asked, row: Row) -> Finding:
 async def _lists_at(asked: _Asked, url: str) -> bool:
     try:
         urls.UPSTREAM.read(url)
-        await list_tools(asked.config.model_copy(update={"upstream": url}), seconds=_SHORT)
+        config = asked.config.model_copy(update={"upstream": url})
+        await list_tools(config, seconds=_SHORT, verify=asked.trust)
     except (ToolListError, WrongValueError):
         return False
     return True

@@ -1,7 +1,8 @@
 """When the authorities end by which Envoy trusts servers with https.
 
 Envoy tells the end of the first certificate of its file, whichever authority a server's own
-certificate is under. Where the file is known here, that one is looked for.
+certificate is under. Where the file is known here (`upstream_ca`, or the system's), that one is
+looked for.
 
 Invariant: whatever Envoy or a server says ends in findings
 (tests/doctor/test_upstream_authorities.py).
@@ -19,8 +20,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.utils import CryptographyDeprecationWarning
 
+from authz.config.certificates import ENDS_SOON, format_days, load_certificates
 from authz.config.files import read_regular
-from authz.config.model import Config
+from authz.config.load import Settings
+from authz.config.model import ServerConfig
 from authz.doctor.finding import Finding, ok, problem, warning
 from authz.envoy.files import statistics
 from authz.http.served_certificate import served_certificate
@@ -28,8 +31,6 @@ from authz.http.served_certificate import served_certificate
 PART: Final = "servers"
 _LONGEST: Final = 8 << 20
 _HTTPS: Final = 443
-_DAY: Final = 86400.0
-_SOON: Final = 14 * _DAY
 # The cluster of a server (authz/envoy/render/clusters.py), as Envoy writes it in statistics.
 _CLUSTER: Final = "cluster.mcp_"
 _MIDDLE: Final = ".ssl.certificate."
@@ -38,32 +39,41 @@ _FIX: Final = (
     "put an authority that lasts into the file that Envoy trusts, and restart Envoy"
     " (docs/certificates.md, Expiry)"
 )
+_FIX_OWN: Final = (
+    "put an authority that lasts into the file of servers.{name}.upstream_ca"
+    " (docs/certificates.md, Expiry)"
+)
 
 
-def examine(config: Config, places: Sequence[Path], now: float) -> Iterator[Finding]:
+def examine(settings: Settings, places: Sequence[Path], now: float) -> Iterator[Finding]:
     """Say of each server with https when its authority ends; nothing where nobody knows.
 
     Args:
-        config: authz.yaml.
+        settings: authz.yaml.
         places: sockets at which Envoy may tell its statistics.
         now: seconds since the epoch.
     """
+    config = settings.config
     names = [
-        name
-        for name, server in config.servers.items()
-        if server.upstream.startswith("https:") and server.socket is None
+        name for name, server in config.servers.items() if server.upstream.startswith("https:")
     ]
     if not names:
         return
     told = next(filter(None, map(_told, places)), {})
     ends = dict[str, float]()
     for name in names:
-        end = _signers_end(config.servers[name].upstream)
+        end = _signers_end(config.servers[name], settings.authorities.get(name))
         if end is None:
             end = told.get(name)
         if end is not None:
             ends[name] = end
-    late = [_finding(name, end, now) for name, end in ends.items() if end - now < _SOON]
+    late = [
+        _finding(
+            name, end, now, _FIX_OWN.format(name=name) if name in settings.authorities else _FIX
+        )
+        for name, end in ends.items()
+        if end - now < ENDS_SOON
+    ]
     yield from late
     if ends and not late:
         first = datetime.fromtimestamp(min(ends.values()), UTC)
@@ -71,13 +81,13 @@ def examine(config: Config, places: Sequence[Path], now: float) -> Iterator[Find
         yield ok(PART, "authorities_last", message)
 
 
-def _finding(name: str, end: float, now: float) -> Finding:
+def _finding(name: str, end: float, now: float, fix: str) -> Finding:
     if end <= now:
         message = f"{name}: the authority by which Envoy trusts it has ended"
-        return problem(PART, "authority_ended", message, _FIX)
-    days = int((end - now) // _DAY)
-    message = f"{name}: the authority by which Envoy trusts it ends in {days} days"
-    return warning(PART, "authority_ends", message, _FIX)
+        return problem(PART, "authority_ended", message, fix)
+    days = format_days(end - now)
+    message = f"{name}: the authority by which Envoy trusts it ends in {days}"
+    return warning(PART, "authority_ends", message, fix)
 
 
 def _told(place: Path) -> Mapping[str, float]:
@@ -90,12 +100,15 @@ def _told(place: Path) -> Mapping[str, float]:
     return found
 
 
-def _signers_end(upstream: str) -> float | None:
-    """Return when the authority ends that signed a server's certificate; None if it is not here."""
-    parts = urlsplit(upstream)
-    # None, whatever its type says, where OpenSSL has no such file.
-    file = ssl.get_default_verify_paths().cafile or "/dev/null"
-    if parts.hostname is None:
+def _signers_end(server: ServerConfig, authorities: str | None) -> float | None:
+    """Return when the authority ends that signed a server's certificate; None if it is not here.
+
+    Args:
+        server: its entry in authz.yaml.
+        authorities: its private ones, PEM; None for the system's and SSL_CERT_FILE.
+    """
+    parts = urlsplit(server.upstream)
+    if parts.hostname is None or server.socket is not None:
         return None
     own = served_certificate(parts.hostname, parts.port or _HTTPS, parts.hostname)
     if own is None:
@@ -104,11 +117,17 @@ def _signers_end(upstream: str) -> float | None:
         with warnings.catch_warnings():
             # Systems carry authorities that are older than RFC 5280, with a serial of 0.
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            trusted = x509.load_pem_x509_certificates(read_regular(Path(file), _LONGEST))
+            trusted = load_certificates(_system() if authorities is None else authorities.encode())
         ends = [each.not_valid_after_utc.timestamp() for each in trusted if _has_signed(each, own)]
     except (OSError, ValueError):
         return None
     return max(ends, default=None)
+
+
+def _system() -> bytes:
+    # None, whatever its type says, where OpenSSL has no such file.
+    file = ssl.get_default_verify_paths().cafile or "/dev/null"
+    return read_regular(Path(file), _LONGEST)
 
 
 def _has_signed(authority: x509.Certificate, own: x509.Certificate) -> bool:

@@ -25,7 +25,7 @@ def apply(folder: Path, text: str) -> EnvoyUpdate:
         ValueError: where nobody has rendered into the folder before.
     """
     where = topology_of((folder / RENDERED_FILE).read_text("utf-8"))
-    files = render_watched(read(text, "authz.yaml", {}, secrets=False), where)
+    files = render_watched(read(text, "authz.yaml", {}, secrets=False, authorities=True), where)
     return replace_files(folder, files, Path(where.stats) if where.stats else None)
 
 

@@ -8,6 +8,7 @@ Needs neither envoy-data-plane nor a running Envoy.
 """
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,9 +82,21 @@ class EnvoyUpdate:
     restart: bool = False
 
 
-def rendered_mark(source: str) -> dict[str, str]:
-    """Return what `rendered.json` says of the release and the authz.yaml that files are of."""
-    return {"release": __version__, "source": hashlib.sha256(source.encode()).hexdigest()}
+def rendered_mark(source: str, authorities: Mapping[str, str]) -> dict[str, str]:
+    """Return what `rendered.json` says of the release and the configuration that files are of.
+
+    Args:
+        source: the text of authz.yaml.
+        authorities: what the files of `upstream_ca` hold, by server.
+    """
+    mark = {"release": __version__, "source": _digest(source)}
+    if authorities:
+        mark["authorities"] = _digest(json.dumps(sorted(authorities.items())))
+    return mark
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def watched_text(resources: Sequence[Mapping[str, object]]) -> str:

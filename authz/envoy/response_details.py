@@ -148,6 +148,17 @@ CAUSES: Final = (
         "MCP needs none: look at the client's transport setting", ("upgrade_failed",),
     ),
     ResponseCause(
+        "server_certificate_refused",
+        "Envoy does not trust the certificate of the server: another authority signed it, it is "
+        "for another name, or it has ended.",
+        "`authz doctor` says which; a private authority's own certificate belongs into the file "
+        "that `servers.<server>.upstream_ca` names",
+        # BoringSSL's number of CERTIFICATE_VERIFY_FAILED.
+        (
+            "upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435581:",
+        ),
+    ),
+    ResponseCause(
         "server_connection_failed",
         "No connection to the server could be made: nobody listens there, or TLS failed.",
         _REACH, (

@@ -26,7 +26,7 @@ def restarts_of_up(running: UpSettings, env: Mapping[str, str]) -> Sequence[str]
         OSError, ValueError: where Envoy's folder is not as `authz up` left it.
     """
     try:
-        settings = load(Path(running.configuration), env, secrets=False)
+        settings = load(Path(running.configuration), env, secrets=False, authorities=True)
     except ConfigError:
         return ()  # the service says what is wrong, and goes on as before
     rendered = State(Path(running.folder)).envoy / RENDERED_FILE

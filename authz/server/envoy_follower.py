@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from authz.config.load import Settings
 from authz.envoy.files import RENDERED_FILE, EnvoyUpdate, rendered_mark
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
@@ -60,24 +61,24 @@ class EnvoyFollower:
         self._recorder = recorder
         self._health = health
         self._one = asyncio.Lock()
-        self._wanted = ""
+        self._wanted: Settings | None = None
         self._child: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
 
-    async def follow(self, text: str) -> None:
-        """Write what the text of an authz.yaml implies, unless a later one has come meanwhile."""
-        self._wanted = text
+    async def follow(self, settings: Settings) -> None:
+        """Write what a configuration implies, unless a later one has come meanwhile."""
+        self._wanted = settings
         async with self._one:
-            if text is not self._wanted:
+            if settings is not self._wanted:
                 return
-            if await asyncio.to_thread(self._is_rendered, text):
+            if await asyncio.to_thread(self._is_rendered, settings):
                 self._health.note(_PART, "")
                 self._show(behind=False)
                 return
             self._health.note(_PART, _BUILDING)
             why = ""
             try:
-                update = await asyncio.to_thread(self._apply, text)
+                update = await asyncio.to_thread(self._apply, settings.text)
             except (OSError, ValueError, TypeError, subprocess.SubprocessError) as error:
                 update, why = EnvoyUpdate(), str(error) or type(error).__name__
             if not self._stopped.is_set():
@@ -89,13 +90,14 @@ class EnvoyFollower:
         if self._child is not None:
             self._child.kill()
 
-    def _is_rendered(self, text: str) -> bool:
-        """Tell whether the files are of this very text, by this very release."""
+    def _is_rendered(self, settings: Settings) -> bool:
+        """Tell whether the files are of this very configuration, by this very release."""
         try:
             said = json.loads((Path(self._watched.folder) / RENDERED_FILE).read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return isinstance(said, dict) and rendered_mark(text).items() <= said.items()
+        mark = rendered_mark(settings.text, settings.authorities)
+        return isinstance(said, dict) and mark.items() <= said.items()
 
     def _apply(self, text: str) -> EnvoyUpdate:
         """Run the child.

@@ -347,7 +347,7 @@ class Service:
     def _follow_envoy(self, settings: Settings) -> None:
         """Have Envoy follow what is in force."""
         if self._follower is not None:
-            self._beside(self._follower.follow(settings.text))
+            self._beside(self._follower.follow(settings))
 
     def _beside(self, work: Coroutine[None, None, None]) -> None:
         """Do something beside the checks; it ends with the service."""

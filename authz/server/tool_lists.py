@@ -57,6 +57,7 @@ async def list_tools(
     server: ServerConfig,
     *,
     seconds: float = _SECONDS,
+    verify: ssl.SSLContext | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ToolList:
     """Return the tools of a server, in the newest protocol that both speak.
@@ -64,6 +65,8 @@ async def list_tools(
     Args:
         server: its entry in authz.yaml.
         seconds: how long all of it may take.
+        verify: which authorities to trust (config/upstream_authorities.py); None for the system's
+            and SSL_CERT_FILE.
         transport: reaches the server; None for its address or socket.
 
     Raises:
@@ -71,7 +74,7 @@ async def list_tools(
     """
     try:
         async with asyncio.timeout(seconds):
-            async with _client(transport or await _transport(server)) as client:
+            async with _client(transport or await _transport(server, verify)) as client:
                 return await _McpClient(client, server).tools()
     except TimeoutError:
         raise ToolListError("it does not answer in time") from None
@@ -86,10 +89,14 @@ async def list_tools(
         raise ToolListError(f"its answer is {error}") from None
 
 
-async def _transport(server: ServerConfig) -> httpx.AsyncBaseTransport:
+async def _transport(
+    server: ServerConfig, verify: ssl.SSLContext | None
+) -> httpx.AsyncBaseTransport:
     # In a thread: reading the system's authorities takes long.
     secure = server.upstream.startswith("https:")
-    trust = await asyncio.to_thread(ssl.create_default_context) if secure else None
+    trust = verify
+    if secure and trust is None:
+        trust = await asyncio.to_thread(ssl.create_default_context)
     uds = None if server.socket is None else server.socket.path
     return BoundedTransport(2 * _MAX_TOTAL, trust, uds)
 

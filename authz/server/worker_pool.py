@@ -366,7 +366,7 @@ class WorkerPool:
                     break
                 await asyncio.sleep(_POLL)
         if self._followed is settings:
-            await follower.follow(settings.text)
+            await follower.follow(settings)
 
     def _read(self) -> Settings:
         return load(Path(self._worker.configuration), self._env)

@@ -259,7 +259,7 @@ def _people(folder: Folder, answers: SetupAnswers, password: str | None) -> Path
 
 
 def _derived(folder: Folder, configuration: str, *, render: bool) -> tuple[str, ...]:
-    settings = load(folder.root / configuration, {}, secrets=False)
+    settings = load(folder.root / configuration, {}, secrets=False, authorities=True)
     texts = dict[str, str]()
     texts[str(Path(configuration).with_name(SCHEMA))] = schema_text()
     texts[AUTHELIA_CLIENTS] = authelia_clients(folder.root, settings)

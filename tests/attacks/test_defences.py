@@ -474,6 +474,16 @@ OTHERS = (
         "apart_cookies", "Lua(clear_route_cache=False)", "Lua()", _ONE_NAME,
     ),
     Defence(
+        "A server with an authority of its own is trusted by no other",
+        "authz/envoy/render/clusters.py", "_authorities", "if upstream.authorities:", "if False:",
+        ("tests/envoy/live/test_upstream_authorities_live.py",),
+    ),
+    Defence(
+        "An authority that was not read is not left out", "authz/envoy/render/settings.py",
+        "_server", "authorities=settings.authorities[name])",
+        'authorities=settings.authorities.get(name, ""))', ("tests/envoy/test_render.py",),
+    ),
+    Defence(
         "An underscore is no dash", "authz/envoy/render/listener.py", "_manager",
         "HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST",
         "HttpProtocolOptionsHeadersWithUnderscoresAction.ALLOW",

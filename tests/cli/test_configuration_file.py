@@ -30,6 +30,8 @@ NEEDED = {
     "clients block": "https://evil.example",
     "clients unblock": "desk",
     "audit": "",
+    "limits": "",
+    "limits reset": "0123abcd",
     "doctor": "",
     "explain": "--token-file {folder}/token --method GET",
     "connections": "--log {folder}/log --person ada",
@@ -94,12 +96,14 @@ def test_two_paths_are_one_too_many(
     assert "the configuration is given twice" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["clients", "revocations"])
+@pytest.mark.parametrize("command", ["clients", "revocations", "limits"])
 def test_before_a_command_of_a_command_a_path_is_for_that_too(
     file: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     """`authz clients FILE block X` is `authz clients block X FILE`."""
-    words = {"clients": ["block", "x"], "revocations": ["lift", "x"]}[command]
+    words = {"clients": ["block", "x"], "revocations": ["lift", "x"], "limits": ["reset", "x"]}[
+        command
+    ]
     assert main([command, str(file), *words]) == 2
     assert f"{file}:1: issuer.url: " in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def said(ends: Mapping[str, object]) -> str:
 )
 def test_what_envoy_says(tmp_path: Path, left: float, diagnosis: str, severity: Severity) -> None:
     """Of the server with https alone; of a socket that is not there nothing is expected."""
-    config = settings(servers=HTTPS).config
+    config = settings(servers=HTTPS)
     with telling(tmp_path / "stats", said({"files": int(NOW + left), "notes": 1})) as place:
         found = list(examine(config, [tmp_path / "none", place], NOW))
 
@@ -87,7 +87,7 @@ def test_what_envoy_says(tmp_path: Path, left: float, diagnosis: str, severity: 
 def test_what_is_no_answer(tmp_path: Path, text: str) -> None:
     """Nothing is said where nobody knows."""
     with telling(tmp_path / "stats", text) as place:
-        assert list(examine(settings(servers=HTTPS).config, [place], NOW)) == []
+        assert list(examine(settings(servers=HTTPS), [place], NOW)) == []
 
 
 def test_the_authority_of_the_servers_own_certificate(
@@ -110,7 +110,7 @@ def test_the_authority_of_the_servers_own_certificate(
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         upstream = f"https://127.0.0.1:{server.server_port}/mcp"
-        config = settings(servers=f"  files: {{upstream: '{upstream}'}}\n").config
+        config = settings(servers=f"  files: {{upstream: '{upstream}'}}\n")
         try:
             with telling(
                 tmp_path / "s", said({"files": int(now.timestamp() + 999 * DAY)})
@@ -120,4 +120,4 @@ def test_the_authority_of_the_servers_own_certificate(
             server.shutdown()
             thread.join()
 
-    assert "ends in 1 days" in the(found, "authority_ends").message
+    assert "ends in 47 hours" in the(found, "authority_ends").message

@@ -597,3 +597,13 @@ def test_what_nobody_rendered_is_refused(odd: str) -> None:
         topology_of(odd)
     with pytest.raises(ValueError, match=r".+"):
         topology_of(watched("")[RENDERED_FILE].replace("unix:/run/a", "nowhere"))
+
+
+@pytest.mark.attack("upstream-authority")
+def test_a_private_authority_that_was_not_read_renders_nothing() -> None:
+    """Trust in the system's authorities never takes its place."""
+    text = SMALLEST.replace("http://files:8000/mcp", "https://files:8443/mcp")
+    assert "https://files" in text
+    text = text.replace("https://files:8443/mcp", "https://files:8443/mcp, upstream_ca: /ca.crt")
+    with pytest.raises(KeyError):
+        render(settings(text), Topology())

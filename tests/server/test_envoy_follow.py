@@ -26,6 +26,7 @@ from authz.envoy.files import ROUTES_FILE, replace_files
 from authz.envoy.render import Topology, render_watched
 from authz.local import probe
 from tests.support import edge
+from tests.support.certificates import made
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import LoadClient, LoadResult, post, run_load, token, upstream
 from tests.support.service import (
@@ -194,6 +195,24 @@ def test_no_request_fails_while_servers_come_move_and_go(running: FollowedEdge) 
         r"^(mcp:.+?)::observability_name", running.envoy.ask("/clusters"), re.MULTILINE
     )
     assert [name.rpartition(":")[0] for name in known] == ["mcp:files"]
+    running.follow(running.config)
+
+
+def test_a_private_authority_that_is_written_over_is_followed(running: FollowedEdge) -> None:
+    """Without a signal: the file is watched as authz.yaml is, and Envoy has the new one."""
+    file = running.folder.parent / "ca.crt"
+    authorities = [made(is_authority=True) for _ in range(2)]
+    file.write_bytes(authorities[0].pem)
+    secure = f"  secure: {{upstream: https://127.0.0.1:9/mcp, upstream_ca: {file}}}\n"
+    assert running.follow(running.config + secure)["confirmed"] is True
+    before = len(running.updates())
+    file.write_bytes(authorities[1].pem)
+    until(lambda: len(running.updates()) > before, "Envoy's files after a change", 120)
+
+    assert running.updates()[-1]["files"] == ["clusters.yaml", "rendered.json"]
+    assert running.updates()[-1]["confirmed"] is True
+    serials = re.findall(r'"serial_number": "([0-9a-f]+)"', running.envoy.ask("/certs"))
+    assert [int(each, 16) for each in serials] == [authorities[1].certificate.serial_number]
     running.follow(running.config)
 
 

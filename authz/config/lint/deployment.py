@@ -131,6 +131,28 @@ def _data_plane(config: Config) -> Iterator[Fault]:
         )
 
 
+def _upstream_ca(config: Config) -> Iterator[Fault]:
+    plane = config.service.data_plane
+    for name, server in config.servers.items():
+        where: Path = ("servers", name, "upstream_ca")
+        if server.upstream_ca is None:
+            continue
+        if urls.split(server.upstream).scheme != "https":
+            yield error(
+                where,
+                "the upstream is reached without TLS, so that no certificate is looked at",
+                "write upstream: https://..., or leave upstream_ca out",
+                ("servers", name, "upstream"),
+            )
+        if plane != "envoy":
+            yield warning(
+                where,
+                f"{plane} trusts what its own configuration says; this counts for doctor and tools",
+                "name the authority there, too",
+                ("service", "data_plane"),
+            )
+
+
 def _redis(config: Config) -> Iterator[Fault]:
     if config.redis.url is not None:
         return
@@ -202,6 +224,7 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _tls,
     _listeners,
     _data_plane,
+    _upstream_ca,
     _redis,
     _identity_keys,
 )

@@ -35,7 +35,7 @@ def render_watched(settings: Settings, where: Topology) -> dict[str, str]:
     They are to be written by `files.replace_files`, which knows in which order.
     """
     found = bootstrap.watched_files(envoy_settings(settings, where, watched=True), where)
-    return {**found, RENDERED_FILE: rendered_from(settings.text, where)}
+    return {**found, RENDERED_FILE: rendered_from(settings, where)}
 
 
 def fragment(settings: Settings, where: Topology) -> str:

@@ -201,7 +201,7 @@ def _upstream(name: str, upstream: HttpUpstream, where: Topology) -> Cluster:
     cluster.connect_timeout = duration(_CONNECT)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE)
     if upstream.tls_name is not None:
-        cluster.transport_socket = _tls(upstream.tls_name, where.trusted_ca)
+        cluster.transport_socket = _tls(upstream.tls_name, _authorities(upstream, where))
     return cluster
 
 
@@ -236,12 +236,23 @@ def _protocols(
     return {_PROTOCOLS: pack(options)}
 
 
-def _tls(name: str, trusted_ca: str) -> TransportSocket:
+def _authorities(upstream: HttpUpstream, where: Topology) -> DataSource:
+    """Return by which authorities a server is trusted: its private ones alone, or the system's.
+
+    Private ones are written out: authz reads their file again when it changes, however it is
+    replaced, and Envoy, which may not have it, follows.
+    """
+    if upstream.authorities:
+        return DataSource(inline_string=upstream.authorities)
+    return DataSource(filename=where.trusted_ca)
+
+
+def _tls(name: str, trusted_ca: DataSource) -> TransportSocket:
     """Return TLS whose certificate must be signed by a trusted authority and have that name."""
     is_ip = _is_ip(name)
     kind = SubjectAltNameMatcherSanType.IP_ADDRESS if is_ip else SubjectAltNameMatcherSanType.DNS
     validation = CertificateValidationContext(
-        trusted_ca=DataSource(filename=trusted_ca),
+        trusted_ca=trusted_ca,
         match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=kind, matcher=exactly(name))],
     )
     context = UpstreamTlsContext(

@@ -77,14 +77,10 @@ class Topology:
         }
 
 
-def rendered_from(source: str, where: Topology) -> str:
-    """Return the text of `rendered.json`: what watched files were made from.
-
-    Args:
-        source: the text of authz.yaml.
-        where: the parts.
-    """
-    values = {**rendered_mark(source), "topology": where.to_json()}
+def rendered_from(settings: Settings, where: Topology) -> str:
+    """Return the text of `rendered.json`: what watched files were made from."""
+    mark = rendered_mark(settings.text, settings.authorities)
+    values = {**mark, "topology": where.to_json()}
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -132,12 +128,14 @@ class HttpUpstream:
         host: the Host that it is sent; a client that talked to it directly would send the same.
         tls_name: the name or IP address that its certificate must have; None without TLS.
         path: the path of its URL; empty or with a slash in front.
+        authorities: what that certificate must be signed by, PEM; empty for `Topology.trusted_ca`.
     """
 
     endpoint: Endpoint
     host: str
     tls_name: str | None
     path: str
+    authorities: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +257,9 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
         where: the parts.
         watched: whether Envoy is to follow changes. The list filter is there before a server needs
             it then: were it to come with the first one, open streams would be cut.
+
+    Raises:
+        KeyError: where the files of `upstream_ca` were not read.
     """
     config = settings.config
     return EnvoySettings(
@@ -266,7 +267,7 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
         gateway=config.gateway,
         deadline=config.issuer.deadline,
         authz=where.authz or _check_addresses(config, where),
-        servers=tuple(_server(config, name, where) for name in config.servers),
+        servers=tuple(_server(settings, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
         filters_lists=config.service.data_plane == "envoy" if watched else settings.filters_lists,
@@ -289,13 +290,18 @@ def _check_addresses(config: Config, where: Topology) -> tuple[Endpoint, ...]:
     return tuple(each for place in places for each in worker_addresses(place, workers))
 
 
-def _server(config: Config, name: str, where: Topology) -> McpServer:
+def _server(settings: Settings, name: str, where: Topology) -> McpServer:
+    config = settings.config
     server, resource = config.servers[name], config.resource(name)
+    upstream = _upstream(server.upstream, where.upstreams.get(name) or server.socket)
+    if server.upstream_ca is not None:
+        # Never without: what is not read must not end in trust in the system's authorities.
+        upstream = replace(upstream, authorities=settings.authorities[name])
     logs_in_at = config.gateway.url if config.login == "front_door" else config.issuer.url
     return McpServer(
         name=name,
         path=urls.split(resource).path,
-        upstream=_upstream(server.upstream, where.upstreams.get(name) or server.socket),
+        upstream=upstream,
         digest=upstream_digest(server),
         document=_document(name, resource, logs_in_at, document_scopes(config, name)),
         document_path=urls.split(metadata_url(resource)).path,

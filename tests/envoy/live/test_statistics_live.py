@@ -83,6 +83,6 @@ def test_the_end_of_the_first_authority_is_told(socket: Path, first: MadeCertifi
     )
 
     assert told == [str(end)]
-    found = list(examine(SETTINGS.config, [socket], datetime.now(UTC).timestamp()))
+    found = list(examine(SETTINGS, [socket], datetime.now(UTC).timestamp()))
     assert [each.diagnosis for each in found] == ["authority_ends"]
     assert "ends in 9 days" in found[0].message
