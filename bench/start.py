@@ -62,7 +62,7 @@ class Program:
 SERVE = ("serve", "-c", "{config}", "--check", "unix:{folder}/check.sock")
 PAGES = ("pages", "-c", "{config}", "--listen", "unix:{folder}/pages.sock")
 PROGRAMS = {
-    "--help": Program(("--help",), stays=False),
+    "help": Program(("--help",), stays=False),
     "check-config": Program(("check-config", "{config}"), stays=False),
     "status": Program(("status", "{config}"), stays=False),
     "serve pyvoy": Program(SERVE),

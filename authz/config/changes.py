@@ -17,6 +17,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+# What to say of an authz.yaml that is mounted as a single file, and of one that was replaced.
+SINGLE_FILE: Final = (
+    "authz.yaml is mounted as a single file: an editor that replaces it leaves this container with"
+    " the old one. Mount its folder (docs/upgrade.md)"
+)
+REPLACED: Final = (
+    "authz.yaml was replaced outside of this container, which still has the old file, because it is"
+    " mounted as a single file. Create the container anew: docker compose up -d --force-recreate"
+    " authz authz-pages; and mount the folder (docs/upgrade.md)"
+)
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _DELETED: Final = "//deleted"
 _ROOT, _POINT = 3, 4  # fields of a line of mountinfo, proc_pid_mountinfo(5)

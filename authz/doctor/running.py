@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.addresses import AddressError, read_tcp
-from authz.config.changes import file_mount
+from authz.config.changes import REPLACED, SINGLE_FILE, file_mount
 from authz.config.digest import ConfigDigest, parse_digest
 from authz.config.endpoints import UNSPECIFIED, Tcp
 from authz.config.load import Settings
@@ -22,7 +22,6 @@ from authz.config.model import Config
 from authz.config.yaml_loader import UnreadableError, read_tree
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe
-from authz.server.reloader import REPLACED, SINGLE_FILE
 
 PART: Final = "running"
 SERVICE: Final = "authz serve"

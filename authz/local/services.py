@@ -89,7 +89,7 @@ def pages_service(state: State, configuration: Path, env: dict[str, str]) -> Ser
 
     command = (sys.executable, "-P", "-m", "authz", "pages")  # -P: as above
     argv = (*command, "-c", str(configuration), "--listen", f"unix:{socket}")
-    return ServiceSpec(PAGES, argv, env, ready, reloads=True, echo=str)
+    return ServiceSpec(PAGES, argv, env, ready, reloads=True, echo=str, beside=True)
 
 
 def readable(line: str) -> str:

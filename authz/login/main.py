@@ -39,6 +39,7 @@ from authz.telemetry.recorder import Recorder
 _GRACE: Final = 30
 # What a replaced configuration has to answer what it began.
 _RETIRE: Final = 60.0
+_TICK: Final = 1.0  # seconds between two headers `Date`
 _BACKLOG: Final = 256
 SERVICE: Final = "authz-pages"  # to collectors
 _AT_ONCE: Final = 512
@@ -148,8 +149,27 @@ def bound(where: str) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-class _NoSignalServer(uvicorn.Server):
-    """A server that leaves signals to us: uvicorn raises them anew at its end."""
+class _QuietServer(uvicorn.Server):
+    """A server that leaves signals to us, and wakes once a second where nobody asks.
+
+    uvicorn raises signals anew at its end, and looks ten times a second whether it has come.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Answer what is in flight, and end."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Renew the header `Date` until it is stopped."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -197,14 +217,10 @@ class _Service:
             health=self._health,
             restarts=restarts_of_pages,
         )
-        server = _NoSignalServer(_uvicorn(self))
+        server = _QuietServer(_uvicorn(self))
         loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            server.should_exit = True
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, server.stop)
         # `authz up` passes it on to whoever reloads; here there are no workers to restart.
         loop.add_signal_handler(signal.SIGUSR2, lambda: None)
         loop.add_signal_handler(signal.SIGHUP, reloader.request)

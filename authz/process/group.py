@@ -1,4 +1,4 @@
-"""A group of services: each started when those before it are ready, all stopped in reverse order.
+"""A group of services: each started when those that it needs are ready, stopped in reverse order.
 
 Invariant: `run` returns only when no process of its services is left, whatever ended it; and if it
 never returns (SIGKILL), the kernel kills them (parent_death.py).
@@ -147,6 +147,8 @@ class ServiceGroup:
         self, logs: list[ServiceLog], tasks: list[asyncio.Task[None]], end: asyncio.Future[int]
     ) -> None:
         for spec in self._specs:
+            if not spec.beside:
+                await self._passed(end)
             if end.done():
                 return
             logs.append(ServiceLog(self._logs / f"{spec.name}.log", self._echo(spec)))
@@ -155,6 +157,11 @@ class ServiceGroup:
             )
             self._supervisors.append(supervisor)
             tasks.append(self._watched(supervisor.run()))
+        await self._passed(end)
+
+    async def _passed(self, end: asyncio.Future[int]) -> None:
+        """Wait until those that were started are ready or passed over, or for the end."""
+        for supervisor in self._supervisors:
             await self._first(supervisor.passed.wait(), end)
 
     def _echo(self, spec: ServiceSpec) -> Callable[[str], None] | None:

@@ -44,6 +44,7 @@ class ServiceSpec:
         drain: runs before `stop_signal`, while the service still works.
         reloads: whether it gets SIGHUP and SIGUSR2 when the supervisor does.
         echo: makes of a line what the terminal shows of it; None where it shows nothing.
+        beside: whether it starts together with the one before it, which it does not need.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ServiceSpec:
     drain: Callable[[], Awaitable[None]] | None = None
     reloads: bool = False
     echo: Callable[[str], str] | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

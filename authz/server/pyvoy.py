@@ -17,6 +17,8 @@ from authz.server.worker_control import WorkerSettings
 
 # Seconds in which Envoy's every answer tells its caller to go elsewhere; then it stops listening.
 DRAIN: Final = 1
+# Envoy's watchdog ends nothing, it counts; by default it wakes each thread ten times a second.
+_WATCHDOG: Final = {"miss_timeout": "2s", "megamiss_timeout": "10s"}
 _APPLICATION: Final = "authz.server.pyvoy_app:application"
 _ARGUMENTS: Final = (
     *("--disable-hot-restart", "--concurrency", "1", "--log-level", "error"),
@@ -71,7 +73,11 @@ def configured(bootstrap: dict[str, Any], check: str, admin: Path) -> dict[str, 
         "drain_timeout": "0.5s",
         "http2_protocol_options": {"max_concurrent_streams": 10_000},
     }
-    return {**bootstrap, "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}}}
+    return {
+        **bootstrap,
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "watchdogs": {"main_thread_watchdog": _WATCHDOG, "worker_watchdog": _WATCHDOG},
+    }
 
 
 def _address(check: str) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from itertools import compress
 from pathlib import Path
 from typing import Final
 
-from authz.config.changes import ConfigFiles, FileMount, Look, file_mount
+from authz.config.changes import (
+    REPLACED,
+    SINGLE_FILE,
+    ConfigFiles,
+    FileMount,
+    Look,
+    file_mount,
+)
 from authz.config.load import Settings, watched_files
 from authz.config.model import Config
 from authz.config.problems import ConfigError, ProblemSeverity
@@ -31,15 +38,6 @@ _RETRY: Final = 10
 _SHOW_UNSETTLED: Final = 3
 _TELL_UNSETTLED: Final = 30
 
-SINGLE_FILE: Final = (
-    "authz.yaml is mounted as a single file: an editor that replaces it leaves this container with"
-    " the old one. Mount its folder (docs/upgrade.md)"
-)
-REPLACED: Final = (
-    "authz.yaml was replaced outside of this container, which still has the old file, because it is"
-    " mounted as a single file. Create the container anew: docker compose up -d --force-recreate"
-    " authz authz-pages; and mount the folder (docs/upgrade.md)"
-)
 _OFF: Final = (
     "authz.yaml or a file that it names has changed; service.watch_config is off: send SIGHUP"
 )

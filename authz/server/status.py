@@ -28,6 +28,7 @@ Page = tuple[HTTPStatus, str, bytes]
 IDENTITY_KEYS: Final = "/identity-keys"
 # Seconds that a probe may take to say what it wants.
 _PATIENCE = 5
+_WAKE: Final = 1.0  # seconds; where a queue is full, the thread is awake
 
 
 class _SilentHandler(WSGIRequestHandler):
@@ -85,7 +86,8 @@ class StatusPages:
         else:
             kind: type[WSGIServer] = _Ipv6Server if ":" in place[0] else ThreadingWSGIServer
             self._server = make_server(*place, self._answer, kind, _SilentHandler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def port(self) -> int:
@@ -98,11 +100,22 @@ class StatusPages:
 
     def stop(self) -> None:
         """Stop answering and free the port."""
-        # shutdown() waits for the loop of serve_forever, which may never have been entered.
+        self._stopping.set()
         if self._thread.is_alive():
-            self._server.shutdown()
+            self._wake()
             self._thread.join()
         self._server.server_close()
+
+    def _serve(self) -> None:
+        """Answer until a stop: serve_forever would wake twice a second to look for one."""
+        while not self._stopping.is_set():
+            self._server.handle_request()
+
+    def _wake(self) -> None:
+        """Have the thread look whether it is to stop, by a connection without a request."""
+        with suppress(OSError), socket.socket(self._server.address_family) as connection:
+            connection.settimeout(_WAKE)
+            connection.connect(self._server.socket.getsockname())
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         page = self._pages.get(environ.get("PATH_INFO", ""))

@@ -326,7 +326,7 @@ def _sample(name: str, path: Path) -> ServiceSpec:
         return True
 
     command = (sys.executable, "-P", "-m", "authz_demo.samples", name, "--uds", str(path))
-    return ServiceSpec(name, command, process_environment(), is_ready)
+    return ServiceSpec(name, command, process_environment(), is_ready, beside=True)
 
 
 def process_environment() -> Mapping[str, str]:

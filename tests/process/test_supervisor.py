@@ -72,6 +72,31 @@ def test_waits_until_ready(stage: ServiceStage) -> None:
     assert next(asked) == 6
 
 
+def test_starts_beside(stage: ServiceStage) -> None:
+    """A part that does not need the one in front of it starts with it; the next waits for both."""
+    asked = itertools.count()
+
+    async def first() -> bool:
+        return bool(stage.pids("b"))
+
+    async def second() -> bool:
+        assert stage.pids("c") == []
+        return next(asked) == 5
+
+    async def play() -> None:
+        services = (
+            stage.spec("a", ready=first),
+            stage.spec("b", ready=second, beside=True),
+            stage.spec("c"),
+        )
+        async with stage.playing(*services):
+            await until(lambda: stage.pids("c"))
+
+    asyncio.run(play())
+
+    assert next(asked) == 6
+
+
 def test_not_ready_in_time(stage: ServiceStage) -> None:
     """A part that is not ready in time ends the run with the last lines that it wrote."""
     script = "print('no luck today', flush=True); note('', 'spoke'); rest()"

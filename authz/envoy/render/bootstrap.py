@@ -12,6 +12,8 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Bootstrap,
     BootstrapDynamicResources,
     BootstrapStaticResources,
+    Watchdog,
+    Watchdogs,
 )
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.core.v3 import Address, Node, Pipe
@@ -106,8 +108,18 @@ def bootstrap(settings: EnvoySettings, where: Topology) -> Bootstrap:
             listeners=[*listeners(settings, where), *_statistics(where)],
             clusters=[*clusters(settings, where), *_admin(where)],
         ),
+        watchdogs=_watchdogs(),
         overload_manager=_overload_manager(settings, where),
     )
+
+
+def _watchdogs() -> Watchdogs:
+    """Return how slow a thread is counted: by default the question wakes each ten times a second.
+
+    Nothing else depends on it: a thread is killed only where `kill_timeout` is set.
+    """
+    slow = Watchdog(miss_timeout=duration(2), megamiss_timeout=duration(10))
+    return Watchdogs(main_thread_watchdog=slow, worker_watchdog=slow)
 
 
 def _statistics(where: Topology) -> list[Listener]:
@@ -156,6 +168,7 @@ def _watching(settings: EnvoySettings, where: Topology) -> Bootstrap:
             lds_config=watched_file(where.folder, LISTENERS_FILE),
             cds_config=watched_file(where.folder, CLUSTERS_FILE),
         ),
+        watchdogs=_watchdogs(),
         overload_manager=_overload_manager(settings, where),
     )
 
