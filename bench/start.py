@@ -1,10 +1,11 @@
 """What a program of ours costs to start and to keep: CPU, time, memory, and what it does idle.
 
 Each program is started in each tree in turns, with authz.yaml of a front door and an issuer that
-answers. Memory is proportional (smaps_rollup): what processes share is counted once. Idle are
-seconds in which nobody asks anything; a switch is a voluntary context switch of any thread.
+answers. Memory is proportional (smaps_rollup): what processes share is counted once, also with
+those of other people, so that one Envoy more on the machine makes ours smaller. Idle are seconds in
+which nobody asks anything; a switch is a voluntary context switch of any thread.
 
-    python -m bench.start [--rounds N] [--idle SECONDS] [TREE...] [-- NAME...]
+    python -m bench.start [--rounds N] [--idle SECONDS] [--only NAME]... [TREE...]
 
 With several trees (checkouts), ratios are to the first.
 """
@@ -202,7 +203,6 @@ def measure(program: Program, tree: Path, idle: float, cost: Cost, around: Aroun
             process.returncode = 0
             cost.add("start s", time.monotonic() - begun)
             cost.add("start CPU s", usage.ru_utime + usage.ru_stime)
-            cost.add("MiB", usage.ru_maxrss / 1024)
             return
         wait(lambda: is_ready(program, log) or process.poll() is not None)
         if process.poll() is not None:
