@@ -133,7 +133,12 @@ class BoundedTransport(httpx.AsyncBaseTransport):
     """Send requests of httpx over connections of a `BoundedNetwork`; no proxy is used."""
 
     def __init__(
-        self, most_bytes: int, trust: ssl.SSLContext | None = None, uds: str | None = None
+        self,
+        most_bytes: int,
+        trust: ssl.SSLContext | None = None,
+        uds: str | None = None,
+        *,
+        keeps: bool = True,
     ) -> None:
         """Take the bound of one answer.
 
@@ -141,9 +146,13 @@ class BoundedTransport(httpx.AsyncBaseTransport):
             most_bytes: as of `BoundedNetwork`.
             trust: which authorities to trust; None where nobody is asked by https.
             uds: a socket of Unix in place of the URL's host.
+            keeps: whether connections are kept for further requests.
         """
         self._pool = httpcore.AsyncConnectionPool(
-            trust, uds=uds, network_backend=BoundedNetwork(most_bytes)
+            trust,
+            max_keepalive_connections=None if keeps else 0,
+            uds=uds,
+            network_backend=BoundedNetwork(most_bytes),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -201,5 +210,7 @@ def _translated(request: httpx.Request) -> Iterator[None]:
         raise httpx.TimeoutException("no answer in time", request=request) from error
     except httpcore.ProtocolError as error:
         raise httpx.RemoteProtocolError("no valid HTTP", request=request) from error
+    except httpcore.ConnectError as error:
+        raise httpx.ConnectError("not reached", request=request) from error
     except (httpcore.NetworkError, httpcore.UnsupportedProtocol) as error:
         raise httpx.NetworkError("not reached", request=request) from error

@@ -17,10 +17,12 @@ from uuid import uuid4
 
 import httpx
 
+from authz.http.bounded_network import BoundedTransport
 from authz.notify.messages import NotifyTarget, TimedNotice, notify_request
 
 QUEUE: Final = 64  # messages that wait for one target
 _ATTEMPT: Final = 10.0  # seconds
+_LONGEST_HEAD: Final = 64 * 1024  # bytes of an answer
 _ATTEMPTS: Final = 8
 _LONGEST_PAUSE: Final = 60.0
 _TOO_OLD: Final = 900.0  # seconds after which nobody wants to be told any more
@@ -85,11 +87,11 @@ def notify_client(target: NotifyTarget) -> httpx.AsyncClient:
     """
     context = ssl.create_default_context(cafile=target.authority or None)
     return httpx.AsyncClient(
-        verify=context,
+        # One target's answer holds no message for another one.
+        transport=BoundedTransport(_LONGEST_HEAD, context, keeps=False),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(_ATTEMPT),
-        limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
         headers={"accept-encoding": "identity"},
     )
 

@@ -4,12 +4,22 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import httpcore
 import pytest
 
-from authz.notify.delivery import QUEUE, Delivery, DeliveryOutcome, DeliveryTiming
+from authz.notify.delivery import (
+    QUEUE,
+    Delivery,
+    DeliveryAnswer,
+    DeliveryOutcome,
+    DeliveryTiming,
+    attempt,
+    notify_client,
+)
 from authz.notify.messages import NotifyForm, NotifyTarget, TimedNotice
 from tests.support.certificates import made
 from tests.support.hostile_target import (
@@ -23,6 +33,8 @@ from tests.support.hostile_target import (
     status,
     target_server,
 )
+from tests.support.listening import listening
+from tests.support.watched_network import Turns, WatchedNetwork, flood
 
 Answer = Callable[[TargetServer, socket.socket], None]
 _NO_AUTHORITY: Final = "the file of its authority cannot be read"
@@ -62,6 +74,27 @@ class _Run:
             await running
 
         asyncio.run(work())
+
+
+@pytest.mark.attack("hostile-host")
+def test_a_target_that_floods_us_holds_no_message_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Interim responses without an end are read by the kilobyte, and end before their time."""
+    turns = Turns()
+    monkeypatch.setattr(httpcore, "AnyIOBackend", partial(WatchedNetwork, turns))
+
+    async def scene() -> DeliveryAnswer:
+        other = asyncio.create_task(turns.take())
+        async with listening(partial(flood, "interim")) as port:
+            target = NotifyTarget("hook", NotifyForm.JSON, f"http://127.0.0.1:{port}/")
+            async with notify_client(target) as client:
+                found = await attempt(client, target, _NOTICE, "1", 60.0)
+        other.cancel()
+        return found
+
+    assert asyncio.run(scene()).detail == "its answer is no HTTP, or was cut off"
+    assert turns.most <= 1024
 
 
 def test_a_message_is_tried_again_with_longer_and_longer_pauses() -> None:
