@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from bench import audit, core, defences, edge, ledger, lists, memory, token_cache, transports
+from bench import audit, core, defences, edge, ledger, lists, memory, otlp, token_cache, transports
 from bench.result import Found, as_json, show
 
 Tables = Sequence[Sequence[Found]]
@@ -29,6 +29,7 @@ BENCHES: dict[str, Callable[[bool], Tables]] = {
     "edge": lambda full: [edge.run(*((7, 4000) if full else (2, 1500)))],
     "lists": lambda full: lists.run(*((7, 1500) if full else (2, 500))),
     "audit": lambda full: [audit.main(50 if full else 10)],
+    "otlp": lambda full: [otlp.main(40 if full else 10)],
     "memory": lambda full: [memory.run(1_000_000 if full else 50_000)],
 }
 

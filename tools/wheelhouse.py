@@ -32,7 +32,7 @@ PYTHON: Final = "3.11"
 _GLIBC: Final = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
 # What the service runs on. envoy-data-plane renders Envoy's configuration; pyvoy carries Check and
 # brings an Envoy of its own, most of the image: `--small` leaves it out.
-_SERVICE: Final = ("authz", "envoy-data-plane")
+_SERVICE: Final = ("authz", "envoy-data-plane", "opentelemetry-proto")
 _FAST: Final = ("pyvoy",)
 # What the sample servers and the stand-in issuer of the tests run on.
 _SAMPLES: Final = ("authz", "mcp", "pyotp")

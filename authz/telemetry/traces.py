@@ -140,13 +140,22 @@ class KeepOptions:
     envoy_traces: bool = False
 
 
+def _trace_id() -> str:
+    # A third of the time of a format string.
+    return random.getrandbits(128).to_bytes(16, "big").hex()
+
+
+def _span_id() -> str:
+    return random.getrandbits(64).to_bytes(8, "big").hex()
+
+
 class Trace:
     """Record one check or request while it is under way; of one task.
 
     Attributes:
         parent: the span above; None where nobody named one.
         is_parent_trusted: whether Envoy said so, not its client.
-        trace_id, span_id: of the span that this becomes.
+        trace_id: of the span that this becomes.
         began: seconds since the epoch.
         started: the same moment of `time.perf_counter`.
         stages: name and beginning of each stage; one ends where the next begins.
@@ -159,14 +168,21 @@ class Trace:
         """Begin."""
         self.parent = parent
         self.is_parent_trusted = parent is not None
-        self.trace_id = f"{random.getrandbits(128):032x}" if parent is None else parent.trace_id
-        self.span_id = f"{random.getrandbits(64):016x}"
+        self.trace_id = _trace_id() if parent is None else parent.trace_id
+        self._span_id = ""
         self.began = began
         self.started = started
         self.stages: list[tuple[str, float]] = []
         self.calls: list[OutgoingCall] = []
         self.is_ended = False
         self.chance: bool | None = None
+
+    @property
+    def span_id(self) -> str:
+        """Return the id of the span that this becomes: made where somebody asks for it."""
+        if not self._span_id:
+            self._span_id = _span_id()
+        return self._span_id
 
     def enter(self, stage: str) -> None:
         """Begin a stage, which ends the one before."""
@@ -352,7 +368,7 @@ class Tracer:
         return Span(
             name,
             trace.trace_id,
-            f"{random.getrandbits(64):016x}",
+            _span_id(),
             trace.span_id,
             SpanKind.INTERNAL,
             began,
@@ -363,7 +379,7 @@ class Tracer:
         return Span(
             call.name,
             trace.trace_id,
-            f"{random.getrandbits(64):016x}",
+            _span_id(),
             trace.span_id,
             SpanKind.CLIENT,
             call.began + offset,

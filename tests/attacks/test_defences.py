@@ -1516,6 +1516,48 @@ DIAGNOSIS = (
     ),
 )  # fmt: skip
 
+COLLECTOR = (
+    Defence(
+        "A stranger's flag keeps no trace", "authz/telemetry/traces.py", "is_sampled",
+        "if trace.is_parent_trusted and trace.parent is not None:",
+        "if trace.parent is not None:",
+        ("tests/telemetry/test_traces.py",),
+    ),
+    Defence(
+        "A flood of refusals is bounded in traces", "authz/telemetry/traces.py", "take",
+        "if self._left < 1.0:", "if False:", ("tests/telemetry/test_traces.py",),
+    ),
+    Defence(
+        "What waits for a collector is bounded", "authz/telemetry/otlp/exporter.py", "spans",
+        "if len(self._traces) >= _MOST_TRACES:", "if False:",
+        ("tests/telemetry/otlp/test_exporter.py",),
+    ),
+    Defence(
+        "A collector's redirect leads no key elsewhere", "authz/telemetry/otlp/senders.py",
+        "__init__", "follow_redirects=False", "follow_redirects=True",
+        ("tests/telemetry/otlp/test_senders.py",),
+    ),
+    Defence(
+        "A collector's answer is bounded", "authz/telemetry/otlp/senders.py", "_read",
+        "if len(answer) > _LARGEST:", "if False:", ("tests/telemetry/otlp/test_senders.py",),
+    ),
+    Defence(
+        "A session's id is in no span", "authz/telemetry/decision_spans.py", "_of_request",
+        'yield "mcp.session.id", session_digest(session)', 'yield "mcp.session.id", session',
+        ("tests/telemetry/test_decision_spans.py",),
+    ),
+    Defence(
+        "No query is in the span of a call", "authz/telemetry/traced_http.py", "_record",
+        "path = request.url.path", "path = str(request.url)",
+        ("tests/telemetry/test_traced_http.py",),
+    ),
+    Defence(
+        "A stranger's path names no span", "authz/login/web/app.py", "_route",
+        'return path if path in self._paths else ""', "return path",
+        ("tests/login/web/test_traced_requests.py",),
+    ),
+)  # fmt: skip
+
 DEFENCES = (
     *TEN_WORST,
     *OTHERS,
@@ -1525,6 +1567,7 @@ DEFENCES = (
     *TOOL_LISTS,
     *LIST_FILTER,
     *DIAGNOSIS,
+    *COLLECTOR,
 )
 
 

@@ -97,7 +97,7 @@ def test_a_hostile_value_is_never_a_second_line(subject: str, tool: str) -> None
 
 WORDS = st.text(max_size=300)
 # Those of a line that are rounded: the first and the last of its members.
-NUMBERS = r'^{"time":[0-9.e+-]+|"ms":[0-9.e+-]+}$'
+NUMBERS = r'^{"time":[0-9.e+-]+|"ms":[0-9.e+-]+(?=(?:,"trace_id":"[0-9a-f]+")?}$)'
 
 
 @st.composite
@@ -123,18 +123,36 @@ def decisions(draw: st.DrawFn) -> Decision:
     st.none() | st.builds(request, address=WORDS),
     st.floats(0, 1e6),
     st.floats(0, 1e10),
+    st.sampled_from(["", "0af7651916cd43dd8448eb211c80319c"]),
 )
 def test_the_quick_line_is_the_line(
-    decision: Decision, sent: HttpRequest | None, seconds: float, now: float
+    decision: Decision, sent: HttpRequest | None, seconds: float, now: float, trace_id: str
 ) -> None:
     """The line that is put together from parts made before says, word by word, what json does."""
-    quick = as_line(decision, sent, seconds, now)
-    line = as_json(describe(decision, sent, seconds), now)
+    quick = as_line(decision, sent, seconds, now, trace_id=trace_id)
+    line = as_json(describe(decision, sent, seconds, trace_id), now)
 
     assert re.sub(NUMBERS, "", quick) == re.sub(NUMBERS, "", line)
     assert list(json.loads(quick)) == list(json.loads(line))
     for name in ("time", "ms"):
         assert json.loads(quick)[name] == pytest.approx(json.loads(line)[name], abs=0.0011)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_every_line_is_copied_as_json(form: str) -> None:
+    """Whatever the format of the stream, short or too long for a pipe; the same line, once."""
+    stream, copied = io.StringIO(), list[str]()
+    log = EventLog(form, stream, clock=lambda: 1.0)
+    log.copy_to(copied.append)
+    log.decision(Deny(Reason.TOKEN_MISSING, "", server()), request(), 0.001, trace_id="ab")
+    log.write({"event": "long", **{f"name{number}": "x" * 300 for number in range(20)}})
+    log.copy_to(None)
+    log.write({"event": "not copied"})
+
+    assert [json.loads(line)["event"] for line in copied] == ["decision", "long"]
+    assert json.loads(copied[0])["trace_id"] == "ab"
+    if form == "json":
+        assert stream.getvalue().startswith("".join(copied))
 
 
 def test_a_stream_that_is_gone_costs_a_line_and_nothing_else() -> None:
