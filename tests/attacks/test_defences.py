@@ -1538,8 +1538,9 @@ COLLECTOR = (
         ("tests/telemetry/otlp/test_senders.py",),
     ),
     Defence(
-        "A collector's answer is bounded", "authz/telemetry/otlp/senders.py", "_read",
-        "if len(answer) > _LARGEST:", "if False:", ("tests/telemetry/otlp/test_senders.py",),
+        "A collector's answer is bounded", "authz/telemetry/otlp/senders.py", "_answered",
+        "read_body(response.aiter_raw(), _LARGEST)", "read_body(response.aiter_raw(), 1 << 40)",
+        ("tests/telemetry/otlp/test_senders.py",),
     ),
     Defence(
         "A session's id is in no span", "authz/telemetry/decision_spans.py", "_of_request",
