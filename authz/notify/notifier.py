@@ -10,6 +10,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +20,7 @@ from authz.notify.sender import DRAIN, LONGEST, NOTICE, READY, REPORT, STOP, TAR
 from authz.process.child import ChildProcess
 from authz.process.supervisor import Backoff, Failure, ProcessSupervisor, StartError
 from authz.telemetry.recorder import Recorder
-from authz.telemetry.security_events import SecurityEvent, SecurityNotice
+from authz.telemetry.security_events import EventFacts, SecurityEvent, SecurityNotice
 
 _WAITING: Final = 64  # notices that wait for the sending process to start
 _START: Final = 60.0
@@ -27,6 +28,7 @@ _STOP: Final = DRAIN + 2.0
 # What the child gets of our environment, which may hold secrets of the service.
 _PLAIN: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _BACKOFF: Final = Backoff()
+_LEFT_OUT: Final = "notify: this target is told no more"
 
 
 class _Sending(ProcessSupervisor):
@@ -216,9 +218,13 @@ class Notifier:
         return None if self._sending is None else self._sending.pid
 
     def configure(self, targets: Sequence[NotifyTarget]) -> None:
-        """Tell these targets from now on; without any there is no process."""
+        """Tell these targets from now on; without any there is no process.
+
+        One that is left out is told that: whoever changes authz.yaml must not silence it unheard.
+        """
         if tuple(targets) == self._targets:
             return
+        self._tell_left_out({each.url for each in targets})
         self._targets = tuple(targets)
         if not targets:
             self._end_sending()
@@ -251,6 +257,13 @@ class Notifier:
             began, count = now, 0
         self._windows[event] = began, count + 1
         return count > row.lines  # those of the threshold, and the one that ends a window
+
+    def _tell_left_out(self, urls: AbstractSet[str]) -> None:
+        event = SecurityEvent.CONFIGURATION_CHANGED
+        for target in self._targets:
+            if target.url not in urls and event.label in target.events and self._sending:
+                notice = SecurityNotice(event, EventFacts(reason=_LEFT_OUT), 1)
+                self._sending.offer(target.name, TimedNotice(notice, time.time()))
 
     def _end_sending(self) -> None:
         sending, self._sending = self._sending, None

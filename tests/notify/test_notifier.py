@@ -84,6 +84,29 @@ def test_each_target_is_told_what_it_wants() -> None:
     _run(work)
 
 
+@pytest.mark.attack("notify-silenced")
+def test_a_target_that_is_left_out_is_told_so() -> None:
+    """Of two targets one is left out, then the other: each hears of its own end, once."""
+
+    async def work(told: _Told) -> None:
+        event = SecurityEvent.CONFIGURATION_CHANGED
+        with target_server(status(200)) as one, target_server(status(200)) as other:
+            both = [_target("one", one.url, event), _target("other", other.url, event)]
+            told.notifier.configure(both)
+            told.offer(event)
+            await told.until(lambda: told.count("sent") == 2)
+            told.notifier.configure(both[1:])
+            await told.until(lambda: told.count("sent") == 3)
+            told.notifier.configure([_target("renamed", other.url, event, _REPLAY)])
+            told.notifier.configure([])
+            await told.until(lambda: told.count("sent") == 4)
+            for each in (one, other):
+                _, message = each.posted
+                assert json.loads(message.body)["event.reason"].startswith("notify: ")
+
+    _run(work)
+
+
 def test_what_waits_at_the_end_is_counted_as_dropped() -> None:
     """A target that hangs holds the end up for its bound; then every message is accounted for."""
 

@@ -22,6 +22,8 @@ import pytest
 from authz.config.key_files import make_key
 from authz_demo.environment import free_port
 from tests.support.commands import Ended, type_command
+from tests.support.hostile_target import status as answered
+from tests.support.hostile_target import target_server
 from tests.support.relay import Relay, relayed
 from tests.support.service import running_issuer, until
 from tests.support.valkey import ValkeyServer, valkey
@@ -187,6 +189,39 @@ def test_metrics_tell_of_log_ins(folder: Path, store: ValkeyServer) -> None:
         assert httpx.get(f"{there}/readyz", trust_env=False).status_code == 200
         assert httpx.get(f"{there}/authorize", trust_env=False).status_code == 404
         assert found.get("/metrics")[0] == 404
+
+
+def test_people_are_told_of_a_blocked_client(folder: Path, store: ValkeyServer) -> None:
+    """A target that a reload brings is told of a blocked client that comes, as a line says."""
+    with (
+        running_issuer() as issuer,
+        target_server(answered(200)) as target,
+        pages(folder, store, issuer.address) as found,
+    ):
+        hook = f"notify: {{hook: {{form: slack, url_file: '{folder / 'hook'}'}}}}\n"
+        client = "clients: {old: {redirect_uris: ['https://old.example/cb']}}\n"
+        (folder / "hook").write_text(f"{target.url}/services/hunter2")
+        (folder / "hook").chmod(0o600)
+        found.config.write_text(found.config.read_text() + client + hook)
+        found.process.send_signal(signal.SIGHUP)
+        found.wait_for("reloaded")
+        ended = type_command("clients", "block", "old", "-c", str(found.config))
+        assert ended.status == 0
+
+        asked = "/authorize?response_type=code&client_id=old&redirect_uri=https://old.example/cb"
+        assert found.get(asked)[0] == 403
+        until(lambda: bool(target.posted), "the message")
+
+        found.wait_for("security")
+        (line,) = [each["ecs"] for each in found.lines if each["event"] == "security"]
+        assert isinstance(line, dict)
+        assert (line["event.action"], line["authz.client"]) == ("blocked_client", "old")
+        text = json.loads(target.posted[0].body)["text"]
+        assert "client: `old`" in text
+        assert "192.0.2.1" not in text
+        found.process.send_signal(signal.SIGTERM)
+        assert found.process.wait(60) == 0
+        assert "hunter2" not in json.dumps(found.lines)
 
 
 @pytest.mark.attack("redis-failover")
