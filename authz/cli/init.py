@@ -28,7 +28,7 @@ examples:
 
 What is there already stays as it is. docs/compose.md tells the rest.
 """
-_OTHER: Final = "it differs from what would be written now; remove it to have that"
+_OTHER: Final = "yours, and stays; what would be written now differs: move it away to have that"
 
 
 @command("init", _EXAMPLES)
