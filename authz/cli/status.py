@@ -1,4 +1,4 @@
-"""`authz status`: what each running program has in force, beside authz.yaml as it is written."""
+"""`authz status`: what each running program has in force, and how its parts are."""
 
 import asyncio
 import json
@@ -40,6 +40,7 @@ examples:
   authz status authz.yaml --json
   authz status authz.yaml --replica 10.0.0.12:9464   one more `authz serve`; may be repeated
 A digest names what a program runs: the first half authz.yaml, the second the files that it names.
+What is wrong with a part (keys, Redis, audit trail) is said below the table.
 Every address of a name is asked, so that replicas show themselves where one name leads to all.
 exit status: 0 all run what is written, 1 one does not or does not say, or authz.yaml has an error,
 2 asked wrongly
@@ -73,6 +74,8 @@ def run(*, config: Path, replicas: tuple[str, ...], as_json: bool) -> int:
                     "config": each.config,
                     "version": each.version,
                     "problem": problems[each.name],
+                    "parts": dict(each.parts),
+                    "trouble": dict(each.trouble),
                 }
                 for each in programs
             ],
@@ -125,3 +128,6 @@ def _print(
         for each in programs
     ]
     print_table(rows)
+    for each in programs:
+        for part, words in each.trouble.items():
+            click.echo(f"{each.name}: {json.dumps(part)[1:-1]}: {json.dumps(words)[1:-1]}")

@@ -33,6 +33,7 @@ _USUAL: Final = {SERVICE: Tcp("0.0.0.0", 9464), PAGES: Tcp("0.0.0.0", 9465)}  # 
 _MOST_ADDRESSES: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{12}(-[0-9a-f]{12})?")
 _PATIENCE: Final = 3.0
+_MOST_PARTS: Final = 32
 _LONGEST: Final = 300  # characters of a note that are shown
 _LOG: Final = "its log says why: reload_refused, config_not_in_force; SIGHUP has it read again"
 
@@ -48,6 +49,7 @@ class RunningProgram:
         version: of authz; empty where it does not say.
         notes: what it says of itself; `config`: why what is written is not in force.
         unknown: why nothing is known of it; empty where something is.
+        parts: each part and why it is not ready, empty where it is: as readiness says.
     """
 
     name: str
@@ -55,6 +57,14 @@ class RunningProgram:
     version: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     unknown: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def trouble(self) -> Mapping[str, str]:
+        """Return what is wrong with its parts, those that are ready all the same among them."""
+        said = [*self.parts.items(), *self.notes.items()]
+        told = [(part, words) for part, words in said if words and part != "config"]
+        return dict(told[:_MOST_PARTS])
 
     def problem(self, written: ConfigDigest | None) -> str:
         """Return what is wrong with what it runs; empty where it runs what is written.
@@ -218,7 +228,8 @@ async def _readiness(host: str, port: int) -> Mapping[str, object] | None:
 def _programs(name: str, said: Mapping[str, object]) -> Iterator[RunningProgram]:
     notes, version = _words(said.get("notes")), _word(said.get("version"))
     workers = _words(said.get("configs"))
-    yield RunningProgram(name, _digest(said.get("config")), version, notes)
+    parts = _words(said.get("parts"))
+    yield RunningProgram(name, _digest(said.get("config")), version, notes, parts=parts)
     for number, config in workers.items():
         why = "" if config else "it does not answer"
         yield RunningProgram(f"{name}, worker {number}", _digest(config), version, unknown=why)

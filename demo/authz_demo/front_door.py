@@ -28,6 +28,7 @@ issuer:
   internal: {internal}
   serve: true
 front_door: {{key_file: {door_key}}}
+console: {{groups: [staff]}}                # {gateway}/authz/admin
 gateway:
   url: {gateway}
   listen: 127.0.0.1:{port}
@@ -84,8 +85,9 @@ def clients(gateway: str, folder: Path) -> tuple[RegisteredClient, ...]:
             f"{gateway}{_CALLBACK}",
             f"{gateway}/authz/step-up/callback",
             f"{gateway}/authz/approval/callback",
+            f"{gateway}/authz/admin/callback",
         ),
-        ("openid", "offline_access", "profile", *scopes),
+        ("openid", "offline_access", "profile", "groups", *scopes),
         audience,
         token_endpoint_auth_method="private_key_jwt",  # noqa: S106 - a method
         public_key=public.pem,

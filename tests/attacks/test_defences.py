@@ -1247,6 +1247,37 @@ LOG_IN = (
         ("tests/login/web/test_pages.py",),
     ),
     Defence(
+        "The console is judged at every request", "authz/login/web/browser_sessions.py", "_judge",
+        "check_login(rule, login, self._clock())", "pass",
+        ("tests/login/console/test_access.py",),
+    ),
+    Defence(
+        "Who is revoked has no session at the console", "authz/login/web/browser_sessions.py",
+        "_judge", "if await self._store.is_revoked(session):", "if False:",
+        ("tests/login/console/test_access.py",),
+    ),
+    Defence(
+        "Groups of another person open nothing", "authz/login/upstream/userinfo.py", "groups",
+        'if claims.get("sub") != subject:', "if False:",
+        ("tests/login/upstream/test_userinfo.py",),
+    ),
+    Defence(
+        "An old log-in begins no session at the console", "authz/login/console/access.py",
+        "_begin", "if not -LEEWAY <= age <= self._settings.lifetime + LEEWAY:", "if False:",
+        ("tests/login/console/test_access.py",),
+    ),
+    Defence(
+        "A change counts in the session that was asked", "authz/login/console/actions.py",
+        "_check_session", "if action.session != person.name:", "if False:",
+        ("tests/login/console/test_actions.py",),
+    ),
+    Defence(
+        "What the list holds does nothing by itself", "authz/login/console/actions.py", "do",
+        "action = self._cookies.check_post(request, form, _DO_FORM)",
+        "action = self._cookies.check_post(request, form, _ASK_FORM)",
+        ("tests/login/console/test_actions.py",),
+    ),
+    Defence(
         "A refresh is by the rules of now", "authz/login/protocol/refresh.py",
         "check_server",
         "if server.two_factor and not token.two_factor:", "if False:",

@@ -77,6 +77,24 @@ def test_the_same_is_said_to_be_the_same(
         assert health.config in capsys.readouterr().out
 
 
+def test_what_is_wrong_with_a_part_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of parts that are not ready, and of those that are all the same; it runs what is written."""
+    with _service(tmp_path) as (place, health):
+        health.set("redis", "Redis is away (connection refused)")
+        health.note("audit", "the audit trail is not written \x1b[2J")
+        assert main(["status", str(place.path)]) == 0
+        said = capsys.readouterr().out
+        assert "authz serve: redis: Redis is away (connection refused)" in said
+        assert "audit: the audit trail is not written" in said
+        assert "\x1b" not in said
+        assert main(["status", str(place.path), "--json"]) == 0
+        (program,) = json.loads(capsys.readouterr().out)["programs"]
+        assert program["parts"] == {"keys": "", "redis": "Redis is away (connection refused)"}
+        assert set(program["trouble"]) == {"redis", "audit"}
+
+
 @pytest.mark.attack("tightened-rule-not-applied")
 def test_a_rule_that_is_not_in_force_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -370,3 +370,41 @@ def test_an_approval_from_its_link_to_the_call(door: Door) -> None:
             assert await shown_arguments(page) == '{"name":"plan"}'
 
     browse(door, game)
+
+
+@pytest.mark.attack("page-framed")
+def test_the_console_opens_for_its_group_alone_and_is_framed_nowhere(door: Door) -> None:
+    """An operator logs in with password and code, reads every section without a single breach of
+    the pages' own policy, ends a log-in after the page that asks, and leaves; another site cannot
+    frame it. What the issuer says of groups comes from the real endpoint.
+    """
+
+    async def game(browser: Browser) -> None:
+        async with assistant(door, door.john, "Ended at the console") as client:
+            await client.whoami("notes")
+            page = await (await profile(door, browser)).new_page()
+            breaches = list[str]()
+            page.on("console", lambda message: breaches.append(message.text))
+            console = door.at("/authz/admin")
+            await go_to(page, console)
+            await page.get_by_role("button", name="Log in").click()
+            typed = await log_in(door, page, door.john, lambda url: url == console)
+            assert "code" in typed
+            await page.get_by_role("heading", name="Overview").wait_for()
+            await page.get_by_text("authz serve at").first.wait_for()
+            for section in ("Clients", "Revocations", "Step-ups", "Refusals", "Limits", "Rules"):
+                await page.get_by_role("link", name=section, exact=True).click()
+                await page.get_by_role("heading", name=section, exact=True).wait_for()
+            await page.get_by_role("link", name="Log-ins", exact=True).click()
+            row = page.locator("li", has_text="“Ended at the console”")
+            await row.get_by_role("button", name="End").click()
+            await page.get_by_role("button", name="End it").click()
+            await page.get_by_text("Done: end it.").wait_for()
+            assert await row.count() == 0
+            answer = await door.call(client.browser, "notes", client.token, "whoami")
+            assert reason_of(answer) == "token_revoked"
+            await page.get_by_role("button", name="Log out").click()
+            await page.get_by_role("button", name="Log in").wait_for()
+            assert not [each for each in breaches if "Content Security Policy" in each]
+
+    browse(door, game)

@@ -170,6 +170,29 @@ def test_a_session_ends_by_itself(play: Play) -> None:
     play(scene, with_console)
 
 
+def test_an_old_log_in_begins_no_session(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The issuer is asked for a recent log-in, and one that it gives all the same is refused."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        exchange = found.built.upstream.exchange
+
+        async def older(**asked: Any) -> UpstreamLogin:
+            login = await exchange(**asked)
+            then = login.identity.auth_time - 2000
+            return replace(login, identity=replace(login.identity, auth_time=then))
+
+        monkeypatch.setattr(found.built.upstream, "exchange", older)
+        operator = Operator(found)
+        refused = await operator.log_in()
+        assert refused.status_code == 403
+        assert "too old" in words(refused)
+        assert not is_console(await operator.get())
+        (pushed,) = found.upstream.calls("pushed-authorization-request")
+        assert b"max_age=1800" in pushed.content
+
+    play(scene, with_console)
+
+
 def test_nobody_gets_in_while_the_issuer_or_redis_is_away(play: Play) -> None:
     """Where groups cannot be read, the console says that something is away, and does nothing."""
 
