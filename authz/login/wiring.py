@@ -236,6 +236,7 @@ class LoginServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reporter.aclose()
         await self._keys.aclose()
         await self._documents.aclose()
         await self._key_sets.aclose()

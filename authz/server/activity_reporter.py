@@ -70,7 +70,7 @@ class ActivityReporter:
                     self._recorder.crash(error)
                 await asyncio.sleep(_EVERY)
         finally:
-            await self._close()
+            await self.aclose()
 
     async def report(self) -> None:
         """Report once; what could not be told is dropped, and a new fault is logged."""
@@ -83,7 +83,7 @@ class ActivityReporter:
         self._told = counted
         state, fault = self._state(), ""
         if state.options is None:
-            await self._close()
+            await self.aclose()
             return
         try:
             await (await self._store(state.options)).add(self._said(state), new)
@@ -114,12 +114,13 @@ class ActivityReporter:
 
     async def _store(self, options: RedisOptions) -> ActivityStore:
         if self._redis is None or options != self._options:
-            await self._close()
+            await self.aclose()
             self._redis = RedisLedger(replace(options, timeout=_PATIENCE, connections=1))
             self._options = options
         return ActivityStore(self._redis.command, RedisKeys(options.deployment))
 
-    async def _close(self) -> None:
+    async def aclose(self) -> None:
+        """Close the connection; a later report opens another."""
         redis, self._redis = self._redis, None
         if redis is not None:
             await redis.aclose()
