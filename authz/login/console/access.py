@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,6 +27,7 @@ from authz.login.web.browser_sessions import (
 from authz.login.web.cookies import BrowserCookies, empty_purpose, read_form
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
+from authz.login.web.requests import address_of
 from authz.login.web.upstream_login import (
     BrowserLogins,
     IdentifiedPerson,
@@ -123,6 +125,7 @@ class ConsoleAccess:
         self._settings = settings
         self._url = origin + PATH
         self._sessions = sessions
+        self._logins = logins
         self._login = IdentityLogin(logins, _LOGIN, two_factor=True, groups=True)
         self._cookies = cookies
         self._pages = pages
@@ -200,6 +203,9 @@ class ConsoleAccess:
         response = redirect(self._url)
         await self._sessions.end(request, response)
         self._log("console", "logged_out", subject=person.session.subject)
+        response.background = BackgroundTask(
+            self._logins.revoke, person.session.token, address_of(request), two_factor=True
+        )
         return response
 
     def _way_in(self, request: Request) -> Response:

@@ -175,6 +175,8 @@ class BrowserSessions:
         try:
             groups = await self._source.groups(session.token, session.subject, address_of(request))
         except TokenEndedError:
+            # Asked again and again, the issuer would lock the person's address.
+            await self._store.end(secret)
             return SessionRefusal.NO_SESSION
         login = BrowserLogin(
             session.subject,

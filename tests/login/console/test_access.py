@@ -49,6 +49,7 @@ def test_an_operator_logs_in_with_a_second_factor_and_leaves(play: Play) -> None
         assert not is_console(left)
         again = await operator.browser.get(HOME, headers={"Cookie": f"{COOKIE}={cookies[COOKIE]}"})
         assert not is_console(again)
+        assert len(found.upstream.calls("revocation")) == 1
         (pushed,) = found.upstream.calls("pushed-authorization-request")
         assert b"client_id=authz-two-factor" in pushed.content
         assert b"groups" in pushed.content
@@ -149,6 +150,8 @@ def test_a_change_counts_at_the_next_request(
             assert not is_console(await operator.get(path))
         sent = await operator.click(page, "Log out")
         assert sent.status_code == 403
+        if change is end_tokens:  # Authelia locks the address of who asks it in vain
+            assert not found.keys("browser-session")
 
     play(scene, with_console)
 
