@@ -24,6 +24,7 @@ FRONT_DOOR: Final = "authz-front-door"
 # In the ID token, so that a page can say whose account it is about; of the scope `profile`.
 ACCOUNT: Final = "preferred_username"
 EMAIL: Final = "email"  # claim and scope
+NAME: Final = "name"  # as ACCOUNT
 _FIXED: Final = ("openid", "profile")
 _CALLBACK: Final = "/authz/callback"
 _POLICIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -37,6 +38,11 @@ _APPROVAL_CALLBACKS: Final = {
 }
 # Of the operators' console, whose groups the issuer is asked for at each request.
 _CONSOLE_CALLBACK: Final = "/authz/admin/callback"
+# Of the log-ins for web interfaces, where there are any.
+_PAGE_CALLBACKS: Final = {
+    "one_factor": "/authz/page/one-factor/callback",
+    "two_factor": "/authz/page/callback",
+}
 _OURS: Final = (
     "As these two clients authz logs people in (front_door): Authelia asks for a second factor by",
     "the client's policy. Clients of the front door are not registered here. consent_mode is",
@@ -63,6 +69,7 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
         callbacks = (*fixed, _APPROVAL_CALLBACKS[policy]) if config.asks_approvals else fixed
         if config.console is not None and policy == "two_factor":
             callbacks = (*callbacks, _CONSOLE_CALLBACK)
+        callbacks = (*callbacks, _PAGE_CALLBACKS[policy]) if config.pages else callbacks
         client_id = getattr(door, policy)
         credentials, notes = signing_client(key, door.key_id, "front_door.key_file")
         refreshes = door.refresh_tokens != "never"
@@ -92,8 +99,14 @@ def our_clients(config: Config, key: PublicKey | None) -> Iterator[AutheliaClien
 
 def claims_policy(config: Config) -> dict[str, object]:
     """Return the claims policy of both."""
-    groups = {"access_token": [GROUPS]} if asks_groups(config, config.servers) else {}
-    return {"id_token": [ACCOUNT, *_email(config)], **groups, **custom_claims(config)}
+    groups = {"access_token": [GROUPS]} if _asks_groups(config) else {}
+    name = (NAME,) if config.pages else ()
+    return {"id_token": [ACCOUNT, *name, *_email(config)], **groups, **custom_claims(config)}
+
+
+def _asks_groups(config: Config) -> bool:
+    """Tell whether a rule asks for groups, or a web interface is told them."""
+    return bool(config.pages) or asks_groups(config, config.servers)
 
 
 def _email(config: Config) -> tuple[str, ...]:
@@ -104,8 +117,7 @@ def _email(config: Config) -> tuple[str, ...]:
 
 def _scopes(config: Config) -> list[str]:
     # Where the console alone asks for them, they are read at the issuer, and stand in no token.
-    named = config.console is not None or asks_groups(config, config.servers)
-    groups = [GROUPS] if named else []
+    groups = [GROUPS] if config.console is not None or _asks_groups(config) else []
     offline = [OFFLINE] if _refreshes(config) else []
     first, *others = _FIXED
     asked = config.scopes_of(*config.servers)

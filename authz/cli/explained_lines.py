@@ -53,7 +53,9 @@ def _decided(line: LoggedLine | None, access: LoggedLine | None) -> list[dict[st
     reason = _reason(label)
     if reason is None:
         raise CommandError("the line has a reason that this version does not know")
-    fields = {"server": "server", "client": "client_id"} | {each: each for each in METHODS}
+    fields = {"server": "server", "client": "client_id", "page": "page"} | {
+        each: each for each in METHODS
+    }
     names = {kind: str(record[name]) for kind, name in fields.items() if name in record}
     verdict = verdict_of(reason, str(record.get("detail", "")), names)
     return [_from(line, verdict | ({} if access is None else _answered(access.record)))]
@@ -120,9 +122,10 @@ def _envoys(
 
 
 def _server_of(record: Record) -> dict[str, str]:
-    """Return the server that the name of a route says (`mcp:files`, `no-token:files`)."""
-    server = str(record.get("route") or "").partition(":")[2].partition(":")[0]
-    return {"server": server} if server else {}
+    """Return the server or page that a route's name says (`mcp:files`, `admin:grafana`)."""
+    kind, _, rest = str(record.get("route") or "").partition(":")
+    name = rest.partition(":")[0]
+    return {"page" if kind == "admin" else "server": name} if name else {}
 
 
 def _on_pages(found: RequestLines) -> list[dict[str, object]]:
@@ -200,6 +203,9 @@ def fixes_of(reason: Reason | None, names: Mapping[str, str]) -> dict[str, objec
         return {}
     known = {kind: _name(value) for kind, value in names.items()}
     fields = [fill_in(each, known) for each in reason.row.fields]
+    # What was asked for is a page, or it is none.
+    others = "servers." if "page" in names else "pages."
+    fields = [each for each in fields if not each.startswith(others)]
     # Fields of a rule about something that was named.
     kinds = [f".{kind}s.<pattern>" for kind in METHODS if kind in names]
     fields = [

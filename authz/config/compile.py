@@ -20,6 +20,7 @@ from authz.config.model import (
     ConditionConfig,
     Config,
     LimitConfig,
+    PageConfig,
     RuleConfig,
     SecondFactorConfig,
     ServerConfig,
@@ -27,7 +28,9 @@ from authz.config.model import (
 )
 from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Rate
+from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
+from authz.core.browser_session import BrowserRule
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
 from authz.core.limits import Limit, Per
@@ -107,6 +110,7 @@ def compile_policy(config: Config, approved: Approved = _NOTHING) -> Policy:
             work=round(config.gateway.max_json_work * 1e9), depth=config.gateway.max_json_depth
         ),
         places=_places(config),
+        pages=MappingProxyType({name: _page(config, name) for name in config.pages}),
     )
 
 
@@ -194,8 +198,22 @@ def _server(config: Config, name: str, approved: Approved) -> Server:
     return replace(compiled, filtered=_filtered(config, compiled))
 
 
-def upstream_digest(server: ServerConfig) -> str:
-    """Return a short name of where a server's requests go: another one for another place."""
+def _page(config: Config, name: str) -> AdminPage:
+    page = config.pages[name]
+    return AdminPage(
+        name=name,
+        origin=config.page_url(name).removesuffix(page.path or ""),
+        path=page.path or "",
+        rule=BrowserRule(
+            groups=None if page.groups is None else frozenset(page.groups),
+            second_factor=None if page.second_factor is None else _factor(page.second_factor),
+        ),
+        upstream=upstream_digest(page),
+    )
+
+
+def upstream_digest(server: ServerConfig | PageConfig) -> str:
+    """Return a short name of where requests go: another one for another place."""
     place = json.dumps([server.upstream, None if server.socket is None else str(server.socket)])
     return hashlib.sha256(place.encode()).hexdigest()[:16]
 

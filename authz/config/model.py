@@ -249,6 +249,9 @@ class FrontDoorConfig(Section):
         "from elsewhere, it ends the grant (RFC 9700, section 4.14.2).",
         "24h",
     )
+    page_session: Annotated[float, duration("5m", "7d", "8h")] = field(
+        "How long a log-in for one of `pages` lasts; its groups are those of the log-in.", "8h"
+    )
     step_up: Literal["link", "challenge", "off"] = field(
         "How a client that cannot show links is told of a needed step-up: in words with the "
         "`link`, by an RFC 9470 `challenge`, which most answer with a log-in that changes "
@@ -940,6 +943,31 @@ class ServerConfig(Section):
         }
 
 
+class PageConfig(Section):
+    """A web interface for people, which Envoy serves to whoever has logged in for it."""
+
+    host: Annotated[str, value_types.HOST] = field(
+        "Its name, for it alone or for several pages with a `path` each; never that of the "
+        "gateway or the issuer. Scheme and port are those of `gateway.url`."
+    )
+    path: Annotated[str, value_types.PAGE_PATH] | None = field(
+        "What its paths begin with; they reach it as they are. Left out: the whole host.", None
+    )
+    upstream: Annotated[str, urls.PAGE] = field(
+        "Where Envoy finds it. It is sent the public name as Host."
+    )
+    socket: Annotated[Unix, value_types.UPSTREAM_SOCKET] | None = field(
+        "The Unix socket that Envoy connects to, in place of the host and port of `upstream`.",
+        None,
+    )
+    groups: NonEmpty[Annotated[str, value_types.GROUP]] | None = field(
+        "The person must be in one of them; left out: whoever can log in.", None
+    )
+    second_factor: InAWord[SecondFactorConfig | None] = field(
+        "`any`, `totp`, `none` or a mapping; the log-in is what proves it.", None
+    )
+
+
 RuleConfig = ServerConfig | OperationConfig
 
 
@@ -975,6 +1003,21 @@ class Config(Section):
     servers: NonEmptyMap[Annotated[str, value_types.SERVER_NAME], ServerConfig] = field(
         "The MCP servers, by name.",
         examples=[{"files": {"upstream": "http://files:8000/mcp"}}],
+    )
+    pages: FrozenMap[Annotated[str, value_types.SERVER_NAME], PageConfig] = field(
+        "Web interfaces for people (Grafana, Prometheus, …) behind the same log-in, by name. "
+        "Needs `front_door`.",
+        {},
+        examples=[
+            {
+                "grafana": {
+                    "host": "grafana.example.com",
+                    "upstream": "http://grafana:3000",
+                    "groups": ["admins"],
+                    "second_factor": "totp",
+                }
+            }
+        ],
     )
     scopes: FrozenMap[Scope, Annotated[str, value_types.SENTENCE]] = field(
         "What scopes mean, a few words for each: the consent page shows them to the person, with "
@@ -1059,6 +1102,12 @@ class Config(Section):
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""
         return self.servers[name].resource or f"{self.gateway.url}/{name}"
+
+    def page_url(self, name: str) -> str:
+        """Return the URL of a page: its host with the gateway's scheme and port, and its path."""
+        page, gateway = self.pages[name], urls.split(self.gateway.url)
+        origin = gateway._replace(host=page.host, path="")
+        return f"{origin.scheme}://{origin.authority}{page.path or ''}"
 
     def targets_of(self, server: str) -> Iterator[RuleTarget[RuleConfig]]:
         """Yield every rule of a server: its own, then those of its operations."""

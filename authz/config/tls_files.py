@@ -64,8 +64,9 @@ def inspect_tls(config: Config) -> list[Fault]:
 
 
 def served_hosts(config: Config) -> list[str]:
-    """Return the hosts that the certificate has to be for: the gateway's, and the portal's."""
+    """Return the hosts that the certificate has to be for: the gateway's, the portal's, pages'."""
     urls = [config.gateway.url, *([config.issuer.url] if config.issuer.serve else [])]
+    urls += map(config.page_url, config.pages)
     return list(dict.fromkeys(urlsplit(url).hostname or "" for url in urls))
 
 

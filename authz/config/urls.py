@@ -223,6 +223,9 @@ def _explain_upstream(text: str) -> None:
 
 
 UPSTREAM: Final = replace(_UPSTREAM.notation(), explain=_explain_upstream)
+PAGE: Final = UrlShape(
+    "the URL of a web interface", _HTTP, PathShape.NONE, "http://grafana:3000"
+).notation()
 ORIGIN: Final = UrlShape(
     "a web origin", _HTTP, PathShape.NONE, "https://inspector.example.com"
 ).notation()

@@ -198,6 +198,11 @@ SERVER_NAME: Final = Notation(
     "a server name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "files"
 )
 TARGET_NAME: Final = Notation("a name of a-z, 0-9, _ and -", r"[a-z0-9][a-z0-9_-]{0,62}", "phone")
+PAGE_PATH: Final = Notation(
+    "a path without dot segments and without a slash at its end",
+    r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]{1,64}){1,8}",
+    "/grafana",
+)
 CLIENT_ID: Final = Notation(
     "a client id of printable ASCII without blanks", r"[\x21-\x7e]{1,255}", "claude"
 )

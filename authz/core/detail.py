@@ -91,6 +91,11 @@ class Detail(StrEnum):
     MCP_PARAM = "mcp-param-*"
     # --- the session of a browser -----------------------------------------------------------
     SESSION_ENDED = "the session has ended by itself"
+    NO_SESSION_COOKIE = "no cookie of a session"
+    SESSION_UNKNOWN = "no such session, or somebody logged out"
+    OTHER_ORIGIN = "the origin is not the page's"
+    OTHER_SITE = "a page of another site sent it"
+    NO_ORIGIN = "it changes something, and nothing says which page sent it"
     # --- the token's form -------------------------------------------------------------------
     OTHER_SCHEME = "credentials of another scheme"
     NOT_ONE_BEARER_TOKEN = "not one bearer token"  # noqa: S105 - words

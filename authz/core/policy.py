@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from authz.core import resource_uris
+from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import Condition
@@ -415,6 +416,7 @@ class Policy:
         places: the server's name by host (lower case, with a port where it is not the scheme's)
             and path (whole, as sent), for requests whose route names none; None where the route
             alone says it.
+        pages: web interfaces for people, by name.
     """
 
     issuer: str
@@ -431,6 +433,7 @@ class Policy:
     refusals: RefusalForm = RefusalForm.TOOL_RESULT
     json: JsonBounds = JsonBounds()
     places: Mapping[tuple[str, str], str] | None = None
+    pages: Mapping[str, AdminPage] = field(default_factory=lambda: MappingProxyType({}))
 
     def targets(self) -> Iterator[RuleTarget[Rule]]:
         """Yield every rule of every server."""

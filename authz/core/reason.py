@@ -272,6 +272,38 @@ class Reason(Enum):
             "sent to log in."
         ),
         fix="nothing: people log in; programs have no way in, whatever token they send",
+        fields=("front_door.page_session",),
+    )
+    SESSION_REVOKED = RefusalRow(
+        "session_revoked",
+        401,
+        None,
+        _OWN - 14,
+        "Your log-in was ended here. Log in again.",
+        meaning="The person, or everything of the session's age, was revoked here.",
+        fix="`authz revoke --list` shows by what; log in again where that is allowed",
+    )
+    UNKNOWN_PAGE = RefusalRow(
+        "unknown_page",
+        404,
+        None,
+        _OWN - 15,
+        "There is no such page at this address.",
+        meaning="Envoy's route names a page that authz.yaml does not, or a path that is not its.",
+        fix="render Envoy's configuration anew with `authz envoy-config`, and reload both",
+        fields=("pages",),
+    )
+    CROSS_SITE = RefusalRow(
+        "cross_site",
+        403,
+        None,
+        _OWN - 4,
+        "This came from a page of another site.",
+        meaning=(
+            "A browser sent it with a person's session, for a page of another origin: a form, a "
+            "script, a frame or a WebSocket. `detail` says what told."
+        ),
+        fix="nothing: open the page itself; a proxy in between must not drop Origin",
     )
     # --- the token --------------------------------------------------------------------------
     TOKEN_MISSING = RefusalRow(
@@ -534,7 +566,11 @@ class Reason(Enum):
             f"claims_policy that `authz authelia-config` prints, in {AUTHELIA_CLIENT}; then "
             f"{_LOG_IN}"
         ),
-        fields=("servers.<server>.groups", "servers.<server>.tools.<pattern>.groups"),
+        fields=(
+            "servers.<server>.groups",
+            "servers.<server>.tools.<pattern>.groups",
+            "pages.<page>.groups",
+        ),
         diagnosis=Diagnosis(
             "not_in_group",
             "the person is in no group of <groups>",
@@ -674,6 +710,7 @@ class Reason(Enum):
             "issuer.assurance_claim",
             "servers.<server>.second_factor",
             "servers.<server>.tools.<pattern>.second_factor",
+            "pages.<page>.second_factor",
         ),
         diagnosis=Diagnosis(
             "second_factor",
@@ -697,6 +734,7 @@ class Reason(Enum):
         fields=(
             "servers.<server>.second_factor.max_login_age",
             "servers.<server>.tools.<pattern>.second_factor.max_login_age",
+            "pages.<page>.second_factor.max_login_age",
         ),
     )
     # --- approvals --------------------------------------------------------------------------

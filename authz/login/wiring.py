@@ -19,6 +19,7 @@ from authz.core.principal import Person
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
+from authz.ledger.page_sessions import PageSessions
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import PROBE
 from authz.ledger.revocations import prune
@@ -40,11 +41,13 @@ from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
 from authz.login.store.grants import GrantStore
+from authz.login.store.page_codes import PageCodes
 from authz.login.store.people import PeopleStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
 from authz.login.upstream.userinfo import UserInfo
+from authz.login.web.admin_pages import AdminPageEndpoints
 from authz.login.web.app import LoginApp
 from authz.login.web.approval import ApprovalEndpoints
 from authz.login.web.authorize import AuthorizationEndpoint
@@ -329,7 +332,23 @@ class LoginServer:
             proofs=proofs,
             log=self.log,
         )
+        admin_pages = AdminPageEndpoints(
+            admin_pages=policy.pages,
+            issuer=issuer,
+            logins=logins,
+            cookies=cookies,
+            pages=pages,
+            errors=errors,
+            sealer=self.sealer,
+            codes=PageCodes(self._redis.command, keys, self.sealer),
+            sessions=PageSessions(self._redis.command, keys),
+            lifetime=int(section.page_session),
+            log_out_url=log_out_url,
+            clock=self.clock,
+            log=self.log,
+        )
         routes = [
+            *(admin_pages.routes() if policy.pages else ()),
             *authorization.routes(),
             *self._oauth_endpoints(url, int(section.grant_max_age)).routes(),
             *step_ups.routes(),

@@ -24,12 +24,14 @@ from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
+from authz.ledger.page_sessions import PageSessions
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import MemorySightings, RedisSightings, SightingStore
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.introspecting import Introspecting
 from authz.server.ledger_lifecycle import LedgerLifecycle
+from authz.server.page_check import PageCheck
 from authz.server.redis_options import require_redis
 from authz.server.refusal_limiter import bad_tokens_limit
 from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
@@ -219,6 +221,26 @@ class Assembly:
             catalogues=self.tools.catalogues,
             plane=FORMATS[config.service.data_plane],
             trail=self.trail,
+            pages=self._pages(settings, Deadline(config.issuer.deadline + _LEDGER)),
+        )
+
+    def _pages(self, settings: Settings, deadline: Deadline) -> PageCheck | None:
+        """Return what decides about admin pages.
+
+        Raises:
+            ConfigError: where there is nothing to open sessions with.
+        """
+        options, command = self.sources.options, self.counting.command
+        if not settings.policy.pages or options is None or command is None:
+            return None
+        sealer = _sealer(settings.secrets.front_door, settings.secrets.sealing)
+        return PageCheck(
+            settings.policy,
+            ledger=self.counting.ledger,
+            sessions=PageSessions(command, RedisKeys(options.deployment)),
+            sealer=sealer,
+            gateway=settings.config.gateway.url,
+            deadline=deadline,
         )
 
     def start(self) -> None:
@@ -351,6 +373,12 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
     if sources.step_up is None or sources.options is None or command is None:
         return None
     key, file, gateway, mode = sources.step_up
+    sealer, keys = _sealer(key, file), RedisKeys(sources.options.deployment)
+    approvals = ApprovalLinks(sealer, gateway, ApprovalRequests(command, keys))
+    return StepUpOffers(StepUpLinks(sealer, gateway), Capabilities(command, keys), mode, approvals)
+
+
+def _sealer(key: SecretStr | None, file: SecretStr | None) -> Sealer:
     if key is None:
         raise ConfigError([_unsealed("key_file", "it was not read")])
     try:
@@ -359,9 +387,7 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
         )
     except ValueError as error:
         raise ConfigError([_unsealed("seal_file", str(error))]) from None
-    sealer, keys = Sealer(secrets, time.time), RedisKeys(sources.options.deployment)
-    approvals = ApprovalLinks(sealer, gateway, ApprovalRequests(command, keys))
-    return StepUpOffers(StepUpLinks(sealer, gateway), Capabilities(command, keys), mode, approvals)
+    return Sealer(secrets, time.time)
 
 
 def _unsealed(field: str, wrong: str) -> ConfigProblem:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from authz.core import mcp
+from authz.core.admin_pages import PAGE
 from authz.core.answers import (
     TRACEPARENT,
     UpstreamChanges,
@@ -136,6 +137,14 @@ class DecisionTrail(Protocol):
         ...
 
 
+class PageChecker(Protocol):
+    """Decide about requests for admin pages (`authz.server.page_check.PageCheck`)."""
+
+    async def __call__(self, request: HttpRequest, recorder: Recorder, started: float) -> bytes:
+        """Answer the check of a request whose route names a page, and record it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Hold all that one configuration means; a reload swaps it whole.
@@ -152,6 +161,7 @@ class Snapshot:
         catalogues: what the servers have listed, by server: the newest, at any time.
         plane: what the CheckRequests are like.
         trail: keeps what was decided about operations; None where nothing is kept.
+        pages: decides about admin pages; None where there are none.
     """
 
     policy: Policy
@@ -165,6 +175,7 @@ class Snapshot:
     catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
     plane: CheckRequestFormat = ENVOY
     trail: DecisionTrail | None = None
+    pages: PageChecker | None = None
 
 
 class Check:
@@ -203,6 +214,8 @@ class Check:
         with self._recorder.metrics.in_flight.track_inprogress():
             try:
                 request = codec.decode(raw, snapshot.plane)
+                if PAGE in request.context:
+                    return await self._page(request, snapshot, started)
                 snapshot = self._snapshot_for(request, snapshot)
                 decision = await self._decide(request, snapshot, trace)
                 if isinstance(decision, Allow):
@@ -230,6 +243,16 @@ class Check:
         if snapshot.trail is not None:
             snapshot.trail.decision(decision, request, snapshot.cache)
         return answer
+
+    async def _page(self, request: HttpRequest, snapshot: Snapshot, started: float) -> bytes:
+        """Answer for a route that names a page.
+
+        Raises:
+            RefusedError: UNKNOWN_PAGE, where there are none.
+        """
+        if snapshot.pages is None:
+            raise RefusedError(Reason.UNKNOWN_PAGE)
+        return await snapshot.pages(request, self._recorder, started)
 
     def _snapshot_for(self, request: HttpRequest, current: Snapshot) -> Snapshot:
         """Return the configuration whose rules are for the upstream that the route leads to.

@@ -114,6 +114,12 @@ class Metrics:
             "event",
         )
         _begin(self.security_events, [(each.label,) for each in SecurityEvent])
+        self.page_decisions: Final = self._counter(
+            "authz_page_decisions_total",
+            "Decisions about requests for admin pages, by page and reason.",
+            "page",
+            "reason",
+        )
         self.duration: Final = self._histogram(
             "authz_check_duration_seconds",
             "Time from a CheckRequest's arrival to its answer.",

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
+from authz.core.admin_pages import PageAllow, PageDecision
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
@@ -27,6 +28,7 @@ from authz.telemetry.security_events import (
 from authz.telemetry.traces import CURRENT, Trace, Tracer
 
 _FRAMES: Final = 20  # the last ones: where it happened
+_MAX_VALUE: Final = 256  # characters
 
 
 def places(error: BaseException) -> list[str]:
@@ -103,6 +105,38 @@ class Recorder:
             event = EVENT_OF_REASON.get(decision.reason)
             if event is not None:
                 self.security(event, _facts(decision, request))
+
+    def page_decision(self, decision: PageDecision, request: HttpRequest, seconds: float) -> None:
+        """Record one decision about a request for an admin page.
+
+        It is not among the refusals of MCP, which alerts count: a tab that is left open goes on
+        asking after its session has ended.
+        """
+        page = UNKNOWN if decision.page is None else decision.page.name
+        allowed = isinstance(decision, PageAllow)
+        reason, detail = ALLOWED, ""
+        if not isinstance(decision, PageAllow):
+            reason, detail = decision.reason.label, decision.detail
+        self.metrics.page_decisions.labels(page, reason).inc()
+        self.metrics.duration.observe(seconds)
+        login = decision.login
+        fields = {
+            "verdict": "allow" if allowed else "deny",
+            "reason": reason,
+            "detail": detail,
+            "request_id": request.request_id,
+            "http_method": request.method,
+            "address": request.address,
+            "page": "" if decision.page is None else page,
+            "subject": "" if login is None else login.subject,
+        }
+        self.log.write(
+            {
+                "event": "decision",
+                **{name: value[:_MAX_VALUE] for name, value in fields.items() if value},
+                "ms": round(seconds * 1000, 3),
+            }
+        )
 
     def list_not_shown(
         self, server: str, method: str, request_id: str, fault: str, detail: str

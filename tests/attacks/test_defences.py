@@ -54,6 +54,8 @@ _TOKENS = (
 )
 _LEDGER = ("tests/ledger/test_contract.py",)
 _ONE_NAME = ("tests/envoy/live/test_one_name_live.py",)
+_PAGES = ("tests/core/test_admin_pages.py", "tests/core/test_browser_session.py")
+_PAGES_LIVE = ("tests/envoy/live/test_admin_pages_live.py",)
 _STREAMS = (
     "tests/core/test_exchanges.py",
     "tests/config/test_budgets.py",
@@ -301,6 +303,80 @@ OTHERS = (
         "An older copy is noticed within a second", "authz/ledger/resilient.py", "_keep_reading",
         "(self._degraded_since is None and await self._must_read())",
         "(self._degraded_since is None and self._may_lack)", ("tests/ledger/test_data_loss.py",),
+    ),
+    Defence(
+        "Only a session's own cookie opens a page", "authz/core/admin_pages.py", "read_page",
+        "    if _TOKEN.match(token) is None:\n", "    if False:\n", _PAGES,
+    ),
+    Defence(
+        "Another origin does nothing with a page's session", "authz/core/admin_pages.py",
+        "check_site", "if sent is not None and sent != origin:", "if False:", _PAGES,
+    ),
+    Defence(
+        "Another site does nothing with a page's session", "authz/core/admin_pages.py",
+        "check_site",
+        'if site not in {None, "same-origin", "none"} and not (is_read and navigates(request)):',
+        "if False:", _PAGES,
+    ),
+    Defence(
+        "A WebSocket says the page's own origin", "authz/core/admin_pages.py", "check_site",
+        'if not is_read and sent is None and (upgrade is not None or site != "same-origin"):',
+        "if False:", _PAGES,
+    ),
+    Defence(
+        "A route of a server is none of a page", "authz/core/admin_pages.py", "page_of",
+        'if page is None or "server" in request.context:', "if page is None:", _PAGES,
+    ),
+    Defence(
+        "A session that was revoked opens nothing", "authz/core/admin_pages.py", "conclude_page",
+        "if isinstance(answer, Taken):", "if isinstance(answer, Taken | Revoked):", _PAGES,
+    ),
+    Defence(
+        "A session is of one origin", "authz/tokens/page_sessions.py", "open_login",
+        'if value.get("origin") != origin:', "if False:", ("tests/tokens/test_page_sessions.py",),
+    ),
+    Defence(
+        "A session that has ended opens nothing", "authz/core/browser_session.py", "check_login",
+        "if not now < login.until:", "if False:", _PAGES,
+    ),
+    Defence(
+        "A page's second factor is asked for", "authz/core/browser_session.py", "check_login",
+        "    if factor is None:\n", "    if True:\n", _PAGES,
+    ),
+    Defence(
+        "A log-in for a page ends in the browser that began it", "authz/login/web/admin_pages.py",
+        "open_session", "or not secrets.compare_digest(handover.browser, digest(browser))", "",
+        ("tests/login/web/test_admin_pages.py",),
+    ),
+    Defence(
+        "A log-in for a page ends on that page's host", "authz/login/web/admin_pages.py",
+        "open_session", "            or handover.origin != host.origin\n", "",
+        ("tests/login/web/test_admin_pages.py",),
+    ),
+    Defence(
+        "A code of a page is taken once", "authz/login/store/page_codes.py", "take",
+        "if first is None or not isinstance(stored, bytes):", "if not isinstance(stored, bytes):",
+        ("tests/login/store/test_page_codes.py", "tests/login/web/test_admin_pages.py"),
+    ),
+    Defence(
+        "No cookie of ours or of Authelia's reaches a page",
+        "authz/envoy/render/session_cookie.py", "the script",
+        'if cookie ~= "" and not is_kept_back(cookie) then', 'if cookie ~= "" then', _PAGES_LIVE,
+    ),
+    Defence(
+        "No page sets a cookie of ours or of Authelia's",
+        "authz/envoy/render/session_cookie.py", "the script",
+        'if not is_kept_back(cookie:sub(cookie:find("[^ \\t]") or 1)) then', "if true then",
+        _PAGES_LIVE,
+    ),
+    Defence(
+        "Nobody says to a page who they are", "authz/envoy/render/routes.py", "_admin_page_host",
+        "browser_rules(url, strips=True)", "browser_rules(url)", _PAGES_LIVE,
+    ),
+    Defence(
+        "Our paths on a page's host are ours", "authz/envoy/render/routes.py", "_admin_page_host",
+        '    routes.append(nothing_here("admin:reserved", RouteMatch(prefix=_PEOPLE)))\n', "",
+        _PAGES_LIVE,
     ),
     Defence(
         "Made-up kids cause few fetches", "authz/tokens/keys.py", "_schedule",

@@ -206,3 +206,20 @@ def test_other_names_and_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_without_the_key_says_how(of: Of) -> None:
     """A machine that has no secrets can print all the same."""
     assert "The public half of front_door.key_file" in of(DOOR + SERVERS).yaml()
+
+
+def test_pages_have_callbacks_a_scope_and_claims_of_their_own(of: Of) -> None:
+    """Where there are web interfaces, both clients log people in for them, and tell groups."""
+    pages = "pages: {grafana: {host: grafana.example.com, upstream: 'http://grafana:3000'}}\n"
+    with_pages, without = of(DOOR + SERVERS + pages), of(DOOR + SERVERS)
+    found = clients(with_pages)
+
+    for client, way in (("authz-one-factor", "one-factor/"), ("authz-two-factor", "")):
+        callback = f"https://mcp.example.com/authz/page/{way}callback"
+        assert callback in found[client]["redirect_uris"]
+        assert "groups" in found[client]["scopes"]
+        assert callback not in clients(without)[client]["redirect_uris"]
+    assert oidc(with_pages)["claims_policies"]["authz-front-door"] == {
+        "id_token": ["preferred_username", "name"],
+        "access_token": ["groups"],
+    }

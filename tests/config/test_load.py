@@ -178,7 +178,7 @@ def test_json(tmp_path: Path, smallest: str) -> None:
             "column": 1,
             "field": "colour",
             "wrong": "there is no such field",
-            "right": "write issuer, gateway, front_door, redis, clients, servers, scopes, "
+            "right": "write issuer, gateway, front_door, redis, clients, servers, pages, scopes, "
             "limits, telemetry, notify, audit, console or service",
             "severity": "error",
         }

@@ -13,6 +13,7 @@ from authz.config.model import (
     Config,
     FrontDoorConfig,
     IntrospectionConfig,
+    PageConfig,
     SecondFactorConfig,
     ServerConfig,
     ToolConfig,
@@ -37,6 +38,7 @@ UNDER: dict[str, type[BaseModel]] = {
     "<server>": ServerConfig,
     "<client>": ClientConfig,
     "<pattern>": ToolConfig,
+    "<page>": PageConfig,
 }
 OPTIONAL: dict[str, type[BaseModel]] = {
     "second_factor": SecondFactorConfig,

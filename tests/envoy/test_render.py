@@ -63,6 +63,13 @@ gateway:
   tls: {certificate: /run/tls.crt, key: /run/tls.key, minimum: 1.2}
 servers: {files: {upstream: http://files:8000}}
 """
+PAGES = f"""{PORTAL_BELOW}
+front_door: {{key_file: /k.pem}}
+pages:
+  grafana: {{host: grafana.example.com, upstream: http://grafana:3000, groups: [admins]}}
+  prom: {{host: ops.example.com, path: /prom, upstream: https://prom:9090, second_factor: totp}}
+  alerts: {{host: ops.example.com, path: /alerts, upstream: http://a:1, socket: /run/a.sock}}
+"""
 FRONT_DOOR = SMALLEST + "front_door: {key_file: /k.pem}\nservice: {pages: '127.0.0.1:8090'}\n"
 STEP_UPS = "front_door: {key_file: /k.pem}\n" + SMALLEST.replace("com}", "com, login: direct}", 1)
 SOCKETS = """
@@ -135,8 +142,8 @@ def test_the_example_is_current() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS, SOCKETS],
-    ids=["example", "smallest", "words", "portal", "front door", "step-ups", "sockets"],
+    ["", SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, STEP_UPS, SOCKETS, PAGES],
+    ids=["example", "smallest", "words", "portal", "front door", "step-ups", "sockets", "pages"],
 )
 def test_envoy_accepts_what_is_rendered(text: str, tmp_path: Path) -> None:
     """`envoy --mode validate` has no objection."""
@@ -222,7 +229,7 @@ def pipes(cluster: dict[str, Any]) -> list[Any]:
     return [node["pipe"] for node in nodes(cluster) if "pipe" in node]
 
 
-@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, SOCKETS])
+@pytest.mark.parametrize("text", [SMALLEST, WORDS, PORTAL_BELOW, FRONT_DOOR, SOCKETS, PAGES])
 def test_nothing_is_rendered_that_lets_a_request_pass_unjudged(text: str) -> None:
     """The settings of ext_authz by which others were bypassed stand as they must."""
     every = list(nodes(document(text)))
@@ -485,8 +492,8 @@ def watched(text: str) -> Mapping[str, str]:
 
 def test_watched_files_say_what_the_one_file_says() -> None:
     """Clusters, routes and listeners are those of the static configuration, but for the filter."""
-    one = document(PORTAL_BELOW)["static_resources"]
-    found = {name: read(text)["resources"] for name, text in watched(PORTAL_BELOW).items()
+    one = document(PAGES)["static_resources"]
+    found = {name: read(text)["resources"] for name, text in watched(PAGES).items()
              if name in {CLUSTERS_FILE, LISTENERS_FILE, ROUTES_FILE}}  # fmt: skip
     for resources in found.values():
         for each in resources:

@@ -322,6 +322,24 @@ def test_a_line_of_every_reason_is_explained(
     assert not any("<server>" in field for field in told["fields"])
 
 
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("person_not_allowed", ["pages.grafana.groups"]),
+        ("session_missing", ["front_door.page_session"]),
+    ],
+)
+def test_a_line_about_a_page_names_its_fields(
+    reason: str,
+    fields: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A refusal of a page leads to the page's own rule, and to no server's."""
+    assert typed(monkeypatch, line(reason, page="grafana"), "--line", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["fields"] == fields
+
+
 def test_an_allowed_line_is_status_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

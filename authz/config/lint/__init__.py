@@ -8,6 +8,7 @@ from authz.config.lint import (
     deployment,
     front_door,
     notify,
+    pages,
     rules,
     satisfiability,
     telemetry,
@@ -19,5 +20,5 @@ from authz.config.problems import Fault
 
 def lint(config: Config) -> list[Fault]:
     """Return every fault between values."""
-    modules = (deployment, front_door, rules, tokens, satisfiability, telemetry, notify)
+    modules = (deployment, front_door, rules, pages, tokens, satisfiability, telemetry, notify)
     return [fault for module in modules for check in module.CHECKS for fault in check(config)]

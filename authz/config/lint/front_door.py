@@ -35,7 +35,7 @@ def _missing(config: Config) -> Iterator[Fault]:
 
 def _unused(config: Config) -> Iterator[Fault]:
     front_door = config.front_door
-    if front_door is None or config.logs_in or front_door.step_up != "off":
+    if front_door is None or config.logs_in or front_door.step_up != "off" or config.pages:
         return
     yield warning(
         _SECTION,

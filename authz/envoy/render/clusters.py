@@ -56,7 +56,9 @@ from authz.core.exchanges import SERVER_REQUESTS
 from authz.envoy.render.messages import address, duration, exactly
 from authz.envoy.render.proto_json import pack
 from authz.envoy.render.response_headers import upstream_filters
+from authz.envoy.render.session_cookie import page_upstream_filters
 from authz.envoy.render.settings import (
+    AdminPageRoute,
     EnvoySettings,
     HttpUpstream,
     McpServer,
@@ -97,6 +99,7 @@ def clusters(settings: EnvoySettings, where: Topology) -> list[Cluster]:
     """Return every cluster."""
     found = [authz(settings)]
     found += [_mcp(server, where) for server in settings.servers]
+    found += [_admin(page, where) for page in settings.admin_pages]
     if settings.pages is not None:
         found.append(_upstream(PAGES, settings.pages.upstream, where))
     if settings.portal is not None:
@@ -184,6 +187,19 @@ def _mcp(server: McpServer, where: Topology) -> Cluster:
     cluster = _upstream(cluster_of(server), server.upstream, where)
     cluster.alt_stat_name = _stats_of(server)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE, upstream_filters())
+    return cluster
+
+
+def cluster_of_page(page: AdminPageRoute) -> str:
+    """Return the name of a page's cluster: another upstream is another cluster."""
+    return f"admin:{page.name}:{page.digest}"
+
+
+def _admin(page: AdminPageRoute, where: Topology) -> Cluster:
+    """Return the cluster of a page, whose responses set none of our cookies."""
+    cluster = _upstream(cluster_of_page(page), page.upstream, where)
+    cluster.alt_stat_name = f"admin:{page.name}"
+    cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE, page_upstream_filters())
     return cluster
 
 

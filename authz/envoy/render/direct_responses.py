@@ -190,6 +190,12 @@ def data_only(path: str, name: str) -> Route:
     return _json_response(f"data-only:{name}", match, 403, (_JSON, _FRESH), _DATA_ONLY)
 
 
+def nothing_here(name: str, match: RouteMatch) -> Route:
+    """Return the answer at addresses that are kept for ours, and are none."""
+    body = {"error": "not_found", "error_description": "There is nothing at this address."}
+    return _json_response(name, match, 404, (_JSON, _FRESH), body)
+
+
 def https_only() -> Route:
     """Return the answer to whatever cannot be sent on from plain HTTP."""
     body = json_rpc_error(HTTPS_ONLY, None)

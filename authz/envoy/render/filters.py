@@ -42,6 +42,7 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
+from authz.core.admin_pages import PAGE
 from authz.envoy.render.clusters import AUTHZ
 from authz.envoy.render.cookies import apart_cookies, shares_host
 from authz.envoy.render.list_filter import list_filter
@@ -56,6 +57,7 @@ from authz.envoy.render.messages import (
 from authz.envoy.render.proto_json import pack
 from authz.envoy.render.rate_limits import per_address
 from authz.envoy.render.response_headers import CORS, FROM_SERVER, replace_refused
+from authz.envoy.render.session_cookie import session_cookie
 from authz.envoy.render.settings import EnvoySettings
 
 HEADER_MUTATION: Final = "envoy.filters.http.header_mutation"
@@ -93,6 +95,32 @@ _SPEAKING_FOR_OTHERS_EXACTLY: Final = (
     "proxy-authorization",
 )
 
+# What web interfaces take for the name of who asks, as the proxies before them say it; `remote-`,
+# `x-forwarded-` and `x-authz-` are stripped anyway. Names with underscores are refused.
+_BELIEVED_BY_PAGES: Final = (
+    "x-webauth-",
+    "x-auth-",
+    "x-remote-",
+    "x-user",
+    "x-email",
+    "x-groups",
+    "x-scope-orgid",
+    "x-authentik-",
+    "x-pomerium-",
+    "x-vouch-",
+    "x-token-",
+    "x-goog-",
+    "x-amzn-",
+    "x-ms-",
+    "x-client-",
+    "x-ssl-",
+    "ssl-client-",
+    "cf-access-",
+    "tailscale-",
+    "auth-",
+    "sso-",
+)
+
 # The counter is `http.<listener>.rbac.<this>.shadow_allowed`.
 FORWARDED_PORTS: Final = "forwarded_with_port"
 # Without counted repetitions: Envoy refuses large programs of RE2 (100 instructions).
@@ -117,8 +145,9 @@ def http_filters(settings: EnvoySettings) -> list[HttpFilter]:
             LOCAL_RATE_LIMIT, per_address(settings.gateway, pages=settings.pages is not None)
         ),
         HttpFilter(name=BUFFER, typed_config=pack(Buffer(max_request_bytes=1)), disabled=True),
+        *([session_cookie()] if settings.opens_pages else []),
         ext_authz(settings),
-        *([apart_cookies()] if shares_host(settings) else []),
+        *([apart_cookies()] if shares_host(settings) or settings.opens_pages else []),
         *([list_filter()] if settings.filters_lists else []),
         replace_refused(_hsts(settings.url)),
         http_filter("envoy.filters.http.router", Router()),
@@ -183,6 +212,20 @@ def check_unread(server: str) -> ExtAuthzPerRoute:
     )
 
 
+def check_page(page: str, upstream: str) -> ExtAuthzPerRoute:
+    """Return the settings of a route to an admin page: which it is, and to which upstream it leads.
+
+    Nothing of a body is decided about, so nobody waits for one: uploads, and WebSockets, which have
+    no end.
+    """
+    return ExtAuthzPerRoute(
+        check_settings=CheckSettings(
+            context_extensions={PAGE: page, "upstream": upstream},
+            disable_request_body_buffering=True,
+        )
+    )
+
+
 def unchecked() -> ExtAuthzPerRoute:
     """Return the settings of a route that is open to everybody."""
     return ExtAuthzPerRoute(disabled=True)
@@ -202,17 +245,23 @@ def unlimited() -> FilterConfig:
     return FilterConfig(disabled=True)
 
 
-def browser_rules(url: Url) -> dict[str, Any]:
+def browser_rules(url: Url, *, strips: bool = False) -> dict[str, Any]:
     """Return what a virtual host adds to every response, also to Envoy's own and authz's.
 
     HSTS (RFC 6797) is said by the gateway alone, and where it is reached by https: the name is
     then never asked over plain HTTP again, a token sent that way being lost.
+
+    Args:
+        url: of the host.
+        strips: whether what web interfaces believe of who asks is taken out of its requests, too.
     """
-    if url.scheme != "https":
-        return {}
+    believed = [StringMatcher(prefix=prefix) for prefix in _BELIEVED_BY_PAGES] if strips else []
+    stripped = [remove_matching(matcher) for matcher in believed]
     mutations = [Mutation(append=header) for header in _hsts(url)]
-    config = HeaderMutationPerRoute(mutations=Mutations(response_mutations=mutations))
-    return {HEADER_MUTATION: pack(config)}
+    if not stripped and not mutations:
+        return {}
+    both = Mutations(request_mutations=stripped, response_mutations=mutations)
+    return {HEADER_MUTATION: pack(HeaderMutationPerRoute(mutations=both))}
 
 
 def _hsts(url: Url) -> list[HeaderValueOption]:

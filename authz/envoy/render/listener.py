@@ -76,7 +76,7 @@ def listeners(settings: EnvoySettings, where: Topology, *, watched: bool = False
     """
     routes = _watched_routes(where.folder) if watched else gateway_routes(settings)
     front_door = None if settings.pages is None else settings.url
-    replies = local_replies(settings.portal, front_door)
+    replies = local_replies(settings.portal, front_door, pages=settings.opens_pages)
     filters = [*forwarded_ports(settings.gateway.trusted_hops), *http_filters(settings)]
     manager = _manager(GATEWAY, settings, routes, filters, replies)
     if settings.traced is not None:

@@ -156,14 +156,22 @@ HTTPS_ONLY: Final = Reply(
 OTHERWISE: Final = Reply(500, "gateway_error", -31079, "The gateway could not pass this on.")
 
 
-def local_replies(portal: IssuerPortal | None, front_door: Url | None) -> LocalReplyConfig:
+def local_replies(
+    portal: IssuerPortal | None, front_door: Url | None, *, pages: bool = False
+) -> LocalReplyConfig:
     """Return how Envoy words its own answers (HttpConnectionManager.local_reply_config).
 
     Args:
         portal: pages for people, who are told in plain text.
         front_door: the origin under which the front door is; None where there is none.
+        pages: whether there may be admin pages.
     """
     mappers = [ResponseMapper(filter=_on_purpose(), body_format_override=_AS_IT_IS)]
+    if pages:
+        of_page = _expression("xds.route_name.startsWith('admin:')")
+        mappers.append(
+            ResponseMapper(filter=of_page, body_format_override=_FOR_PEOPLE, headers_to_add=_NAMED)
+        )
     if portal is not None:
         there = _host_is(portal.url)
         if portal.shares_origin:

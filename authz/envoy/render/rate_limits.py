@@ -102,6 +102,16 @@ def passwords_per_address(rate: Rate) -> LocalRateLimit:
     return _local_rate_limit("passwords_per_address", rate, limits, [bucket], slowest)
 
 
+def page_per_address(rate: Rate) -> LocalRateLimit:
+    """Return the buckets of each client address for an admin page, which loads much at once.
+
+    They are the route's own: nobody who opens pages takes from what MCP clients have.
+    """
+    limits = [RateLimit(actions=[_ADDRESS])]
+    bucket = LocalRateLimitDescriptor(entries=[_BY_ADDRESS], token_bucket=_bucket(rate))
+    return _local_rate_limit("page_per_address", rate, limits, [bucket], rate.window / rate.quota)
+
+
 def _local_rate_limit(
     name: str,
     rate: Rate,

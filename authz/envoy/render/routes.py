@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteAction,
     RouteActionClusterNotFoundResponseCode,
     RouteActionMaxStreamDuration,
+    RouteActionUpgradeConfig,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
@@ -30,7 +31,14 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config.urls import Url
 from authz.config.value_types import Rate
-from authz.envoy.render.clusters import ISSUER, PAGES, PASSWORDS, cluster_of
+from authz.core.admin_pages import BROWSER_HEADER, LOG_OUT, OPEN_SESSION, SESSION_HEADER
+from authz.envoy.render.clusters import (
+    ISSUER,
+    PAGES,
+    PASSWORDS,
+    cluster_of,
+    cluster_of_page,
+)
 from authz.envoy.render.cookies import all_but_ours, only_ours, shares_host
 from authz.envoy.render.direct_responses import (
     closed_endpoints,
@@ -38,6 +46,7 @@ from authz.envoy.render.direct_responses import (
     document_routes,
     https_only,
     landing_routes,
+    nothing_here,
     registration_routes,
 )
 from authz.envoy.render.filters import (
@@ -48,15 +57,28 @@ from authz.envoy.render.filters import (
     browser_rules,
     buffered,
     check,
+    check_page,
     check_unread,
     unchecked,
     unlimited,
 )
 from authz.envoy.render.messages import duration, exactly, forwarded, method
 from authz.envoy.render.proto_json import pack
-from authz.envoy.render.rate_limits import Traffic, of_kind, passwords_per_address
+from authz.envoy.render.rate_limits import (
+    Traffic,
+    of_kind,
+    page_per_address,
+    passwords_per_address,
+)
 from authz.envoy.render.response_headers import CORS, cors_policy
-from authz.envoy.render.settings import EnvoySettings, FrontDoorPages, IssuerPortal, McpServer
+from authz.envoy.render.session_cookie import taken_out
+from authz.envoy.render.settings import (
+    AdminPageRoute,
+    EnvoySettings,
+    FrontDoorPages,
+    IssuerPortal,
+    McpServer,
+)
 
 # Removed when the request leaves for the upstream, after authz has seen it. authz removes the
 # credentials too; this holds also where it forgets. The Origin has been judged: an MCP server
@@ -92,7 +114,7 @@ _LONGEST_BODY: Final = 64 * 1024
 
 def gateway_routes(settings: EnvoySettings) -> RouteConfiguration:
     """Return the routes of the gateway's listener."""
-    hosts = [gateway_host(settings)]
+    hosts = [gateway_host(settings), *admin_page_hosts(settings)]
     if settings.portal is not None and not settings.portal.shares_origin:
         hosts.append(portal_host(settings.portal, settings.gateway.address_passwords))
     return RouteConfiguration(name="gateway", virtual_hosts=hosts)
@@ -175,9 +197,75 @@ def redirect_routes(settings: EnvoySettings) -> RouteConfiguration:
     A redirected POST would already have sent its token in the clear, unnoticed for ever.
     """
     places = [settings.url] if settings.portal is None else [settings.portal.url, settings.url]
+    places = [*(page.url for page in settings.admin_pages), *places]
     by_host = {url.host: url for url in places}
     hosts = [_redirect_host(url) for url in by_host.values()]
     return RouteConfiguration(name="redirect", virtual_hosts=hosts)
+
+
+def admin_page_hosts(settings: EnvoySettings) -> list[VirtualHost]:
+    """Return the hosts of the admin pages: no path of MCP or of the gateway's log-in is on one."""
+    hosts = dict[str, list[AdminPageRoute]]()
+    for page in settings.admin_pages:
+        hosts.setdefault(page.url.host, []).append(page)
+    return [_admin_page_host(host, pages, settings) for host, pages in hosts.items()]
+
+
+def _admin_page_host(
+    host: str, pages: list[AdminPageRoute], settings: EnvoySettings
+) -> VirtualHost:
+    url = pages[0].url._replace(path="")
+    # What of ours is there: the beginning of a session and its end, and nothing beside them.
+    routes = [
+        _session_route(name, RouteMatch(path=path), url)
+        for name, path in (("admin:session", OPEN_SESSION), ("admin:log-out", LOG_OUT))
+    ]
+    routes.append(nothing_here("admin:reserved", RouteMatch(prefix=_PEOPLE)))
+    routes += [_admin_page_route(page, settings) for page in pages]
+    return VirtualHost(
+        name=f"admin:{host}",
+        domains=list(url.authorities),
+        routes=routes,
+        typed_per_filter_config=browser_rules(url, strips=True),
+    )
+
+
+def _session_route(name: str, match: RouteMatch, url: Url) -> Route:
+    route = _pages_route(name, match, url)
+    route.typed_per_filter_config.update(only_ours())
+    return route
+
+
+def _admin_page_route(page: AdminPageRoute, settings: EnvoySettings) -> Route:
+    """Return the route of an admin page, for every method, WebSockets included.
+
+    Path and Host go on as they are: web interfaces compare them with Origin and make their links
+    of them. A stream, or a WebSocket, ends in time to be decided about anew.
+    """
+    match = RouteMatch(prefix="/")
+    if page.url.path:
+        match = RouteMatch(path_separated_prefix=page.url.path)
+    return Route(
+        name=f"admin:{page.name}",
+        match=match,
+        route=RouteAction(
+            cluster=cluster_of_page(page),
+            timeout=duration(0),
+            idle_timeout=duration(0),
+            max_stream_duration=RouteActionMaxStreamDuration(
+                max_stream_duration=duration(settings.gateway.stream_recheck)
+            ),
+            upgrade_configs=[RouteActionUpgradeConfig(upgrade_type="websocket")],
+        ),
+        request_headers_to_add=forwarded(page.url),
+        request_headers_to_remove=[SESSION_HEADER, BROWSER_HEADER, CLIENT_ADDRESS],
+        response_headers_to_remove=list(_NOT_FOR_CLIENTS),
+        typed_per_filter_config={
+            EXT_AUTHZ: pack(check_page(page.name, page.digest)),
+            LOCAL_RATE_LIMIT: pack(page_per_address(settings.gateway.address_calls)),
+            **taken_out(),
+        },
+    )
 
 
 def portal_host(portal: IssuerPortal, passwords: Rate) -> VirtualHost:

@@ -223,6 +223,23 @@ class TracedEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminPageRoute:
+    """Hold one web interface behind the log-in as the edge shows it.
+
+    Attributes:
+        name: as in authz.yaml; the `page` of the route's context_extensions.
+        url: where browsers find it; its path, as a rule empty, is what its paths begin with.
+        upstream: where its requests go, as they are.
+        digest: of where that is (config/compile.py, upstream_digest).
+    """
+
+    name: str
+    url: Url
+    upstream: HttpUpstream
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoySettings:
     """Hold all that is rendered, besides what only a `Topology` knows.
 
@@ -236,6 +253,8 @@ class EnvoySettings:
         pages: None where there is no front door.
         filters_lists: whether the list filter is there.
         traced: where Envoy's own spans go; None where it makes none.
+        admin_pages: the web interfaces behind the log-in.
+        opens_pages: whether what these need of the listener is there.
     """
 
     url: Url
@@ -247,6 +266,8 @@ class EnvoySettings:
     pages: FrontDoorPages | None
     filters_lists: bool = False
     traced: TracedEdge | None = None
+    admin_pages: tuple[AdminPageRoute, ...] = ()
+    opens_pages: bool = False
 
 
 def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False) -> EnvoySettings:
@@ -255,13 +276,15 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
     Args:
         settings: the configuration.
         where: the parts.
-        watched: whether Envoy is to follow changes. The list filter is there before a server needs
-            it then: were it to come with the first one, open streams would be cut.
+        watched: whether Envoy is to follow changes. The list filter, and what pages need, are there
+            before they are needed then: were they to come with the first one, open streams would be
+            cut.
 
     Raises:
         KeyError: where the files of `upstream_ca` were not read.
     """
     config = settings.config
+    is_ours = config.service.data_plane == "envoy"
     return EnvoySettings(
         url=urls.split(config.gateway.url),
         gateway=config.gateway,
@@ -270,9 +293,17 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
         servers=tuple(_server(settings, name, where) for name in config.servers),
         portal=_portal(config, where),
         pages=_pages(config, where),
-        filters_lists=config.service.data_plane == "envoy" if watched else settings.filters_lists,
+        filters_lists=is_ours if watched else settings.filters_lists,
+        admin_pages=tuple(_admin_page(config, name) for name in config.pages),
+        opens_pages=is_ours and (watched or bool(config.pages)),
         traced=_traced(config),
     )
+
+
+def _admin_page(config: Config, name: str) -> AdminPageRoute:
+    page = config.pages[name]
+    upstream = _upstream(page.upstream, page.socket)
+    return AdminPageRoute(name, urls.split(config.page_url(name)), upstream, upstream_digest(page))
 
 
 def _traced(config: Config) -> TracedEdge | None:

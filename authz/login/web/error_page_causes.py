@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from authz.login.web import approval, error_pages, step_up
+from authz.login.web import admin_pages, approval, error_pages, step_up
 from authz.login.web.error_pages import ErrorPage
 
 
@@ -116,6 +116,29 @@ _ROWS: Final[tuple[tuple[ErrorPage, str], ...]] = (
         "nothing: it was decided or has ended; the client tries again",
     ),
     (approval.REQUEST_CHANGED, "nothing: the person loads the page again"),
+    (
+        admin_pages.NO_TICKET,
+        "nothing: the person opens the page again; with a new sealing key all links end",
+    ),
+    (
+        admin_pages.NOT_IN_GROUP,
+        (
+            "put the person into a group of `pages.<page>.groups` at Authelia; where nobody gets "
+            "in, its clients lack the scope `groups`: `authz authelia-config` prints them"
+        ),
+    ),
+    (
+        admin_pages.NO_FACTOR,
+        "the person registers TOTP at Authelia, or the page takes any second factor",
+    ),
+    (
+        admin_pages.TOO_OLD,
+        "the person logs out at Authelia first; `second_factor` of the page says how old it may be",
+    ),
+    (
+        admin_pages.NO_ACCOUNT,
+        "the claims policy of our clients at Authelia: `authz authelia-config` prints it",
+    ),
 )
 _BY_NOTE: Final[Mapping[str, PageCause]] = MappingProxyType(
     {(page.note or page.happened): PageCause(page.happened, fix) for page, fix in _ROWS}

@@ -1,0 +1,61 @@
+"""Sessions of browsers as Redis keeps them: sealed, for one origin.
+
+Invariant: what was not sealed here, for this origin, is no session, so that whoever can write to
+Redis alone makes none (tests/tokens/test_page_sessions.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from authz.core.browser_session import BrowserLogin
+from authz.core.second_factor import Method
+from authz.tokens.sealing import NotSealedError, Sealer
+
+_PURPOSE: Final = "page-session"
+_LONGEST: Final = 64 * 1024  # characters: of a person in very many groups
+_TEXTS: Final = ("subject", "account", "name", "email")
+_SECONDS: Final = ("auth_time", "began", "until")
+
+
+def seal_login(sealer: Sealer, login: BrowserLogin, origin: str, lifetime: float) -> str:
+    """Return the log-in of a session for an origin, as a text that opens for so many seconds."""
+    return sealer.seal(_PURPOSE, {"origin": origin, **login_value(login)}, lifetime)
+
+
+def open_login(sealer: Sealer, text: str, origin: str) -> BrowserLogin:
+    """Return the log-in of a session.
+
+    Raises:
+        NotSealedError: where it is none for this origin, or has ended.
+    """
+    value = sealer.open(_PURPOSE, text, longest=_LONGEST)
+    if value.get("origin") != origin:
+        raise NotSealedError
+    return login_of(value)
+
+
+def login_value(login: BrowserLogin) -> dict[str, Any]:
+    """Return a log-in as JSON members."""
+    value: dict[str, Any] = {name: getattr(login, name) for name in (*_TEXTS, *_SECONDS)}
+    return value | {"groups": sorted(login.groups), "method": int(login.method)}
+
+
+def login_of(value: Mapping[str, Any]) -> BrowserLogin:
+    """Return the log-in of JSON members.
+
+    Raises:
+        NotSealedError: where a member is missing or wrong.
+    """
+    texts = {name: value.get(name) for name in _TEXTS}
+    seconds = {name: value.get(name) for name in _SECONDS}
+    groups, method = value.get("groups"), value.get("method")
+    if not all(isinstance(text, str) for text in texts.values()) or not texts["subject"]:
+        raise NotSealedError
+    if not all(type(number) is int for number in seconds.values()):
+        raise NotSealedError
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise NotSealedError
+    if type(method) is not int or not 0 <= method <= int(Method.TOTP):
+        raise NotSealedError
+    members: dict[str, Any] = {**texts, **seconds}
+    return BrowserLogin(groups=frozenset(groups), method=Method(method), **members)

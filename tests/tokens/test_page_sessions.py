@@ -1,0 +1,86 @@
+"""Sessions of admin pages as they are sealed, and the tickets of their log-ins."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.browser_session import BrowserLogin
+from authz.core.second_factor import Method
+from authz.tokens.page_sessions import login_of, login_value, open_login, seal_login
+from authz.tokens.page_tickets import PageTicket, open_page_ticket, seal_page_ticket
+from authz.tokens.sealing import NotSealedError, Sealer
+
+ORIGIN = "https://grafana.example.com"
+NOW = [1_800_000_000.0]
+SEALER = Sealer(["k" * 32], lambda: NOW[0])
+JOHN = BrowserLogin("s", "john", frozenset({"a", "b"}), Method.TOTP, 1, 2, 3, "John", "j@x")
+
+texts = st.text(max_size=10)
+logins = st.builds(
+    BrowserLogin,
+    subject=texts.filter(bool),
+    account=texts,
+    groups=st.frozensets(texts, max_size=3),
+    method=st.sampled_from([Method.NONE, Method.ANY, Method.OTP, Method.TOTP]),
+    auth_time=st.integers(0, 2**40),
+    began=st.integers(0, 2**40),
+    until=st.integers(0, 2**40),
+    name=texts,
+    email=texts,
+)
+
+
+@given(logins)
+def test_what_is_sealed_is_opened(login: BrowserLogin) -> None:
+    """For one origin, and while it lasts."""
+    text = seal_login(SEALER, login, ORIGIN, 60)
+    assert open_login(SEALER, text, ORIGIN) == login
+
+
+@pytest.mark.attack("page-session-of-another")
+def test_nothing_else_is_a_session() -> None:
+    """Not one of another origin or deployment, not a ticket, nor what has ended."""
+    text = seal_login(SEALER, JOHN, ORIGIN, 60)
+    ticket = seal_page_ticket(SEALER, PageTicket("grafana", "/", "b"))
+    other = seal_login(Sealer(["o" * 32], lambda: NOW[0]), JOHN, ORIGIN, 60)
+    for sent, origin in (
+        (text, "https://wiki.example.com"), (ticket, ORIGIN), (other, ORIGIN), ("", ORIGIN),
+        (text[:-1], ORIGIN), ("é", ORIGIN),
+    ):  # fmt: skip
+        with pytest.raises(NotSealedError):
+            open_login(SEALER, sent, origin)
+    late = Sealer(["k" * 32], lambda: NOW[0] + 60)
+    with pytest.raises(NotSealedError):
+        open_login(late, text, ORIGIN)
+    with pytest.raises(NotSealedError):
+        open_page_ticket(SEALER, text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subject": ""}, {"subject": 1}, {"account": None}, {"groups": "a"}, {"groups": [1]},
+        {"method": 4}, {"method": -1}, {"method": True}, {"until": 1.5}, {"began": "2"},
+        {"auth_time": None}, {"email": []},
+    ],
+)  # fmt: skip
+def test_members_are_those_of_a_log_in(changes: dict[str, Any]) -> None:
+    """What another version wrote is no session."""
+    assert login_of(login_value(JOHN)) == JOHN
+    with pytest.raises(NotSealedError):
+        login_of(login_value(JOHN) | changes)
+    for name in login_value(JOHN):
+        with pytest.raises(NotSealedError):
+            login_of({key: value for key, value in login_value(JOHN).items() if key != name})
+
+
+def test_tickets() -> None:
+    """A ticket is whole, or none."""
+    ticket = PageTicket("grafana", "/d/a", "b")
+    assert open_page_ticket(SEALER, seal_page_ticket(SEALER, ticket)) == ticket
+    for broken in (replace(ticket, page=""), replace(ticket, browser="")):
+        with pytest.raises(NotSealedError):
+            open_page_ticket(SEALER, seal_page_ticket(SEALER, broken))
