@@ -108,6 +108,7 @@ def console_routes(settings: Settings, console: ConsoleConfig, parts: ConsolePar
         frame,
         parts.cookies,
         parts.ledger,
+        parts.people,
         issuer=issuer,
         leeway=int(config.issuer.leeway),
         clock=parts.clock,

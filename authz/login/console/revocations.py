@@ -32,6 +32,13 @@ from authz.login.console.actions import (
 )
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import query_of
+from authz.login.protocol.people import (
+    AmbiguousPersonError,
+    KnownPerson,
+    UnknownPersonError,
+    find_person,
+)
+from authz.login.store.people import PeopleStore
 from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.client_description import shown
 from authz.login.web.cookies import BrowserCookies, empty_purpose, read_form
@@ -52,6 +59,17 @@ NO_SUCH_NAME: Final = ErrorPage(
     "of a log-in, as the lists and the log have it.",
     "console: no name",
 )
+SEVERAL: Final = ErrorPage(
+    400,
+    "Several people are called so",
+    "Nothing was done. Give the subject of the one that is meant: `authz clients` lists them.",
+    "console: name of several people",
+)
+_UNKNOWN: Final = (
+    "Nobody who has logged in at the front door is called so: this refuses the tokens of that very "
+    "subject, and ends nothing that is known."
+)
+_UNLOOKED: Final = "Nobody looks whether this name is known: compare it with the list of log-ins."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +87,17 @@ class RevocationPages:
         frame: ConsoleFrame,
         cookies: BrowserCookies,
         ledger: RedisLedger,
+        people: PeopleStore,
         *,
         issuer: str,
         leeway: int,
         clock: Callable[[], float],
     ) -> None:
-        """Take the frame, the ledger, whose tokens these are, and how far its clock may be off."""
+        """Take the parts, whose tokens these are, and how far the ledger's clock may be off."""
         self._frame = frame
         self._cookies = cookies
         self._ledger = ledger
+        self._people = people
         self._issuer = issuer
         self._leeway = leeway
         self._clock = clock
@@ -150,15 +170,32 @@ class RevocationPages:
             action = (kind, name, moment)
             until = ", issued until now" if moment else ""
             words = f"all tokens of the {named[0]} {shown(name)}{until}"
-        note = "" if kind == "everything" else await self._unknown(kind, name)
+        note = "" if kind == "everything" else _UNLOOKED
+        if kind == "person":
+            subject, called, note = await self._person(name)
+            action, words = (kind, subject, moment), f"all tokens of {called}{until}"
         asked = ConsoleAction(ActionKind.REVOKE, action, shown(words, 160), person.name)
         return actions.confirmation(request, person, asked, note)
 
-    async def _unknown(self, kind: str, name: str) -> str:
-        """Return a warning where nobody may be called so."""
-        if kind == "person" and " " in name:
-            return "A subject has no blanks as a rule: is that the person's name?"
-        return "Nobody looks whether this name is known: compare it with the list of log-ins."
+    async def _person(self, name: str) -> tuple[str, str, str]:
+        """Return whom a name means, as `authz revoke --user` has it: subject, words and a warning.
+
+        Raises:
+            PageError: where it may mean several people.
+        """
+        people = [
+            KnownPerson(digest, each.subject, each.account, each.email, each.seen_at)
+            async for digest, each in self._people.all()
+        ]
+        try:
+            found = find_person(name, people)
+        except AmbiguousPersonError as error:
+            raise PageError(SEVERAL) from error
+        except UnknownPersonError:
+            return name, f"the person {shown(name)}", _UNKNOWN
+        names = ", ".join(shown(each) for each in (found.account, found.email) if each)
+        subject = f"subject {shown(found.subject)}"
+        return found.subject, f"{names} ({subject})" if names else subject, ""
 
     async def _revoke(self, action: ConsoleAction, operator: Operator) -> ActionOutcome:
         kind, name, *rest = action.target

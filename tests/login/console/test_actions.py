@@ -13,7 +13,7 @@ from authz.core.ledger import StepUpKey, UnavailableError
 from authz.core.limits import Take, bucket_id
 from authz.core.principal import Person
 from authz.core.second_factor import Method
-from authz.ledger.keys import RedisKeys
+from authz.ledger.keys import RedisKeys, person_field
 from authz.ledger.limit_usage import LimitedCaller, limits_of
 from authz.login.console import log_ins
 from authz.login.store.blocklist import Blocklist, BlocklistEntry
@@ -101,6 +101,28 @@ def test_a_client_is_blocked_and_unblocked(play: Play) -> None:
         again = await confirmed(operator, after, "Unblock:")
         assert "No client is blocked." in words(again)
         assert "blocked" not in words(await client.authorize())
+
+    play(scene, with_console)
+
+
+@pytest.mark.attack("console: a revocation of nobody")
+def test_a_person_is_revoked_by_what_people_call_them(play: Play) -> None:
+    """A user name is no subject: it leads to its person's, and one that nobody has is told."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        await logged_in_client(found)
+        operator = Operator(found)
+        await operator.log_in()
+        page = await operator.get("/revocations")
+        unknown = await operator.click(
+            page, 'name="kind"', FROM_OUR_PAGE, kind="person", name="bobb"
+        )
+        assert "Nobody who has logged in at the front door is called so" in words(unknown)
+        asked = await operator.click(page, 'name="kind"', FROM_OUR_PAGE, kind="person", name="bob")
+        assert f"(subject {BOB})" in words(asked)
+        assert "Nobody" not in words(asked)
+        await operator.click(asked, "reason")
+        assert list(await found.ledger.revocations()) == [person_field(Person(ISSUER, BOB))]
 
     play(scene, with_console)
 
