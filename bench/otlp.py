@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from authz.ledger.deadline import Deadline
 from authz.server.check import Check, Snapshot
 from authz.server.refusal_limiter import RefusalLimiter
-from authz.server.service import is_compiled
+from authz.server.service import is_compiled, tune_gc
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.otlp.exporter import ExportOptions, OtlpExporter
@@ -73,6 +73,7 @@ async def sent(check: Check, raw: bytes) -> float:
 
 
 async def run(rounds: int, address: str) -> list[Found]:
+    tune_gc()  # as the service does
     verifier = TokenVerifier(TokenBench().keys, ClaimRules(ISSUER, leeway=30, max_lifetime=7200))
     now = int(time.time())
     token = rsa_signer().token({"iat": now, "nbf": now, "exp": now + 3600})

@@ -97,10 +97,13 @@ class Recorder:
             self.metrics.refusals.labels(reason).inc()
         self.metrics.decisions.labels(server, reason).inc()
         self.metrics.duration.observe(seconds)
-        trace_id = "" if trace is None else trace.trace_id
-        self.log.decision(decision, request, seconds, cache, trace_id=trace_id)
+        trace_id = ""
         if trace is not None and self.tracer is not None:
-            record_decision(self.tracer, trace, decision, request, seconds)
+            # Most are allowed and not kept: for them nothing else is done.
+            if not isinstance(decision, Allow) or self.tracer.may_keep(trace, seconds):
+                record_decision(self.tracer, trace, decision, request, seconds)
+            trace_id = trace.known_id
+        self.log.decision(decision, request, seconds, cache, trace_id=trace_id)
         if isinstance(decision, Deny):
             event = EVENT_OF_REASON.get(decision.reason)
             if event is not None:

@@ -155,7 +155,7 @@ class Trace:
     Attributes:
         parent: the span above; None where nobody named one.
         is_parent_trusted: whether Envoy said so, not its client.
-        trace_id: of the span that this becomes.
+        known_id: its trace's id, where anybody has named it or asked for it; else empty.
         began: seconds since the epoch.
         started: the same moment of `time.perf_counter`.
         stages: name and beginning of each stage; one ends where the next begins.
@@ -168,7 +168,7 @@ class Trace:
         """Begin."""
         self.parent = parent
         self.is_parent_trusted = parent is not None
-        self.trace_id = _trace_id() if parent is None else parent.trace_id
+        self.known_id = "" if parent is None else parent.trace_id
         self._span_id = ""
         self.began = began
         self.started = started
@@ -176,6 +176,13 @@ class Trace:
         self.calls: list[OutgoingCall] = []
         self.is_ended = False
         self.chance: bool | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """Return the id of the trace: made where somebody asks for it."""
+        if not self.known_id:
+            self.known_id = _trace_id()
+        return self.known_id
 
     @property
     def span_id(self) -> str:
@@ -193,7 +200,7 @@ class Trace:
         if self.parent is None and traceparent:
             self.parent = read_traceparent(traceparent)
             if self.parent is not None:
-                self.trace_id = self.parent.trace_id
+                self.known_id = self.parent.trace_id
 
     def add(self, call: OutgoingCall) -> bool:
         """Add a call that has ended; tell whether it was taken, or comes too late."""
@@ -281,6 +288,13 @@ class Tracer:
             else:
                 trace.chance = self._chance() < self._options.sample
         return trace.chance
+
+    def may_keep(self, trace: Trace, seconds: float) -> bool:
+        """Tell whether a trace that came to nothing special is kept; ends one that is not."""
+        if self.is_sampled(trace) or seconds >= self._slower_than:
+            return True
+        trace.is_ended = True
+        return False
 
     def traceparent(self, trace: Trace) -> str:
         """Return the header that names a trace's span to the upstream."""

@@ -5,12 +5,14 @@ import json
 
 import pytest
 
-from authz.core.decision import Deny
+from authz.core.decision import Allow, Deny
+from authz.core.ledger import Mode
 from authz.core.reason import Reason
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from tests.support.values import request, server
+from authz.telemetry.traces import KeepOptions, Span, Tracer
+from tests.support.values import principal, request, server
 
 
 def recorder() -> tuple[Recorder, io.StringIO]:
@@ -81,3 +83,23 @@ def test_gauges_are_read_when_asked() -> None:
     assert value(record, "authz_signing_keys_age_seconds") == 7
     assert value(record, "authz_limiter_mode", mode="local") == 1
     assert value(record, "authz_limiter_mode", mode="redis") == 0
+
+
+def test_a_line_has_the_trace_that_somebody_can_find() -> None:
+    """Of a trace that is kept, or that its client named; an id that nobody knows is not made up."""
+    kept: list[tuple[Span, ...]] = []
+    ids = list[object]()
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    for sample, header in ((0.0, ""), (1.0, ""), (0.0, parent)):
+        record, stream = recorder()
+        record.tracer = Tracer(KeepOptions(sample=sample), kept.append, lambda: None)
+        trace = record.tracer.begin("", 0.0)
+        trace.adopt(header)
+        record.decision(
+            Allow(server(), None, principal(), (), Mode.REDIS), request(), 0.003, trace=trace
+        )
+        assert trace.is_ended
+        ids.append(json.loads(stream.getvalue()).get("trace_id"))
+
+    ((span,),) = kept
+    assert ids == [None, span.trace_id, parent.split("-")[1]]
