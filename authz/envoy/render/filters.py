@@ -100,6 +100,7 @@ _SPEAKING_FOR_OTHERS_EXACTLY: Final = (
 _BELIEVED_BY_PAGES: Final = (
     "x-webauth-",
     "x-auth-",
+    "x-authelia-",
     "x-remote-",
     "x-user",
     "x-email",
@@ -113,12 +114,32 @@ _BELIEVED_BY_PAGES: Final = (
     "x-amzn-",
     "x-ms-",
     "x-client-",
+    "x-consumer-",
+    "x-hasura-",
+    "x-keycloak-",
+    "x-okta-",
+    "x-proxy-",
+    "x-real-",
     "x-ssl-",
+    "x-trusted-",
+    "x-uid",
     "ssl-client-",
     "cf-access-",
     "tailscale-",
     "auth-",
+    "impersonate-",
+    "oidc-",
     "sso-",
+)
+# A list of products is never whole: every name with such a word in it, as `x-sso-user`; not
+# `authorization`, which pages have of their own, nor `user-agent`, nor Grafana's `x-dashboard-uid`
+# and `x-query-group-id`. Envoy refuses larger programs of RE2 than 100 instructions.
+_BELIEVED_WORDS: Final = (
+    "(.+-)?(user|userid|username|e?mail|groups?)",
+    ".+-(user|userid|username|e?mail)-.*",
+    "(.+-)?(roles?|login|account|subject|principal|identity)(-.*)?",
+    ".+-(auth|authenticated|authorization|ldap|iap|admin)(-.*)?",
+    ".+-(oidc|oauth2?|saml|sso|jwt|id-token|access-token)(-.*)?",
 )
 
 # The counter is `http.<listener>.rbac.<this>.shadow_allowed`.
@@ -255,8 +276,9 @@ def browser_rules(url: Url, *, strips: bool = False) -> dict[str, Any]:
         url: of the host.
         strips: whether what web interfaces believe of who asks is taken out of its requests, too.
     """
-    believed = [StringMatcher(prefix=prefix) for prefix in _BELIEVED_BY_PAGES] if strips else []
-    stripped = [remove_matching(matcher) for matcher in believed]
+    believed = [StringMatcher(prefix=prefix) for prefix in _BELIEVED_BY_PAGES]
+    believed += [StringMatcher(safe_regex=RegexMatcher(regex=each)) for each in _BELIEVED_WORDS]
+    stripped = [remove_matching(matcher) for matcher in believed] if strips else []
     mutations = [Mutation(append=header) for header in _hsts(url)]
     if not stripped and not mutations:
         return {}

@@ -258,6 +258,9 @@ def test_a_session_opens_its_page_and_says_who_asks(running: Running) -> None:
         "X-Auth-Request-User", "X-Remote-User", "X-Authz-Subject", "X-authz-session",
         "x-authz-browser", "X-Authentik-Username", "X-Scope-OrgID", "Tailscale-User-Login",
         "Cf-Access-Authenticated-User-Email", "X-Pomerium-Jwt-Assertion", "X-Original-URL",
+        "X-SSO-User", "X-Authenticated-Userid", "X-Consumer-Username", "Impersonate-User", "User",
+        "Es-Security-Runas-User", "X-Hasura-Role", "X-Iap-Jwt-Assertion", "X-Proxy-User", "Groups",
+        "X-Any-Product-Login", "X-Id-Token", "X-OAuth2-Subject", "My-Email", "X-Principal-Name",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("hop", [False, True], ids=["plain", "hop-by-hop"])
@@ -276,6 +279,20 @@ def test_nobody_says_who_they_are(running: Running, name: str, *, hop: bool) -> 
     assert arrived.values("remote-user") == ["john"]
     assert arrived.values("remote-email") == []
     assert "authz" not in str(arrived.headers)
+
+
+def test_what_pages_need_passes(running: Running) -> None:
+    """Nothing is taken away that says nothing of who asks."""
+    names = (
+        "User-Agent", "Authorization", "X-CSRF-Token", "X-Requested-With", "X-Grafana-Org-Id",
+        "X-Grafana-Device-Id", "X-Dashboard-Uid", "X-Datasource-Uid", "X-Panel-Id", "X-Plugin-Id",
+        "X-Query-Group-Id", "If-None-Match", "Sec-Ch-Ua-Mobile", "Accept-Language", "Priority",
+        "Last-Event-Id",
+    )  # fmt: skip
+    headers = [(name, f"v-{name}") for name in names]
+    assert running.send("GET", "/", cookie(running.session()), *headers, *SCRIPT).status == 200
+    (arrived,) = running.page.arrived
+    assert [arrived.values(name.lower()) for name in names] == [[f"v-{name}"] for name in names]
 
 
 @pytest.mark.attack("page-without-session")
