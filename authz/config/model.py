@@ -121,7 +121,8 @@ class IssuerConfig(Section):
         "The issuer, exactly as tokens say it in `iss`: https, no slash at the end."
     )
     internal: Annotated[str, urls.INTERNAL] | None = field(
-        "How authz and Envoy reach it, where that is another address. "
+        "How authz and Envoy reach it, where that is another address: scheme, host and port, below "
+        "which it has the path of `url`. "
         "`X-Forwarded-Proto` and `X-Forwarded-Host` are sent along.",
         None,
     )

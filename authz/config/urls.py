@@ -188,7 +188,7 @@ _HTTP: Final = ("http", "https")
 ISSUER: Final = UrlShape(
     "an issuer's URL", ("https",), PathShape.OPTIONAL, "https://auth.example.com"
 ).notation()
-INTERNAL: Final = UrlShape("a URL", _HTTP, PathShape.OPTIONAL, "http://authelia:9091").notation()
+INTERNAL: Final = UrlShape("a URL", _HTTP, PathShape.NONE, "http://authelia:9091").notation()
 OTLP: Final = UrlShape("a URL", _HTTP, PathShape.OPTIONAL, "http://collector:4318").notation()
 GATEWAY: Final = UrlShape(
     "the gateway's URL", ("https",), PathShape.NONE, "https://mcp.example.com"

@@ -56,7 +56,7 @@ servers:
   "true": {upstream: http://true:1, scopes: ["yes", "%REQ(COOKIE)%", "a'b"]}
 """
 PORTAL_BELOW = """
-issuer: {url: https://example.com:9443/auth, internal: https://authelia:9091/a.b, serve: true}
+issuer: {url: https://example.com:9443/auth, internal: https://authelia:9091, serve: true}
 gateway:
   url: https://example.com:8443
   http_listen: 0.0.0.0:8080
@@ -353,15 +353,6 @@ def test_a_page_says_what_the_address_is(text: str) -> None:
         assert f"style-src 'sha256-{digest}'" in policies[0]
 
 
-def test_an_issuer_below_a_path_is_served_below_it() -> None:
-    """The path of the public URL is replaced by that of the internal one."""
-    (portal,) = (route for route in routes(PORTAL_BELOW) if route["name"] == "portal")
-
-    assert portal["match"] == {"path_separated_prefix": "/auth"}
-    rewrite = portal["route"]["regex_rewrite"]
-    assert (rewrite["pattern"]["regex"], rewrite["substitution"]) == ("^/auth/*", "/a.b/")
-
-
 OF_THE_PORTAL = {"issuer", "issuer:passwords"}
 ONE_NAME = """
 issuer: {url: https://mcp.example.com/auth, internal: http://authelia:9091, serve: true}
@@ -406,9 +397,9 @@ def test_cookies_are_looked_at_where_both_have_one_host_alone() -> None:
 
 
 def test_an_issuer_that_has_its_path_itself_gets_it() -> None:
-    """Where the internal address has no path, authz asks for the public one there, too."""
+    """The internal address has no path; authz asks for the public one there, too."""
     text = ONE_NAME.replace("https://mcp.example.com/auth", "https://auth.example.com/auth")
-    for each in (text, ONE_NAME):
+    for each in (text, ONE_NAME, PORTAL_BELOW):
         (portal,) = (route for route in routes(each) if route["name"] == "portal")
         assert portal["match"] == {"path_separated_prefix": "/auth"}
         assert "regex_rewrite" not in portal["route"]

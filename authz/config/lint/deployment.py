@@ -63,13 +63,6 @@ def _one_name(config: Config) -> Iterator[Fault]:
                 "give the portal another path, or the server another name",
                 ("servers", name),
             )
-    if config.issuer.internal is not None and urls.split(config.issuer.internal).path:
-        yield error(
-            ("issuer", "internal"),
-            "Authelia has the path of issuer.url itself, as its server.address says",
-            "write scheme, host and port only, for example http://authelia:9091",
-            where,
-        )
 
 
 def _tls(config: Config) -> Iterator[Fault]:

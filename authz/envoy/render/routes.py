@@ -23,7 +23,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     VirtualHost,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import (
-    RegexMatchAndSubstitute,
     RegexMatcher,
     StringMatcher,
 )
@@ -312,7 +311,6 @@ def portal_documents(portal: IssuerPortal) -> list[Route]:
         route = _portal_route(portal, "portal:metadata", ISSUER)
         assert route.route is not None
         route.match = RouteMatch(path=f"{name}{portal.url.path}", headers=[method("GET", "HEAD")])
-        route.route.regex_rewrite = None
         route.route.prefix_rewrite = f"{portal.upstream.path}{name}"
         routes.append(route)
     return routes
@@ -333,15 +331,9 @@ def _password_route(portal: IssuerPortal, rate: Rate) -> Route:
 
 
 def _portal_route(portal: IssuerPortal, name: str, cluster: str) -> Route:
-    action = RouteAction(cluster=cluster, timeout=duration(_PAGE_TIMEOUT))
-    if portal.upstream.path != portal.url.path:
-        action.regex_rewrite = RegexMatchAndSubstitute(
-            pattern=RegexMatcher(regex=f"^{re.escape(portal.url.path)}/*"),
-            substitution=f"{portal.upstream.path}/",
-        )
     return Route(
         name=name,
-        route=action,
+        route=RouteAction(cluster=cluster, timeout=duration(_PAGE_TIMEOUT)),
         request_headers_to_add=forwarded(portal.url),
         request_headers_to_remove=[CLIENT_ADDRESS],
         typed_per_filter_config={

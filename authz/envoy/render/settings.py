@@ -173,7 +173,7 @@ class IssuerPortal:
 
     Attributes:
         url: the issuer's; its path, as a rule empty, is that of its pages.
-        upstream: where they are; its path stands in place of the public one.
+        upstream: where they are, with the same path.
         closed: the last segments of the issuer's endpoints that nobody outside has a use for.
         shares_host: whether browsers send it the gateway's cookies, and the gateway its: they
             keep them by host, whatever the port (RFC 6265, section 8.5).
@@ -357,10 +357,9 @@ def _portal(config: Config, where: Topology) -> IssuerPortal | None:
     issuer = config.issuer
     if not issuer.serve or issuer.internal is None:
         return None
-    url, upstream = urls.split(issuer.url), _upstream(issuer.internal, where.issuer)
-    if not upstream.path:
-        # authz asks for the public path there too (tokens/issuer.py): it is the issuer's own.
-        upstream = replace(upstream, path=url.path)
+    url = urls.split(issuer.url)
+    # authz asks for the public path there too (tokens/issuer.py): it is the issuer's own.
+    upstream = replace(_upstream(issuer.internal, where.issuer), path=url.path)
     return IssuerPortal(
         url,
         upstream,
