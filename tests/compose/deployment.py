@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import pyotp
 
+from authz.setup.answers import PORTAL
 from authz_demo.environment import free_port
 from authz_demo.loopback import LoopbackNetwork
 from authz_demo.person import BrowserUser
@@ -55,6 +56,7 @@ class ComposeDeployment:
         project: its name for Compose.
         port: where the gateway is on this machine.
         person: who can log in.
+        one_name: whether the portal is under a path of the gateway's name.
         seen: what callers saw while a service was away, for the summary.
     """
 
@@ -63,6 +65,7 @@ class ComposeDeployment:
     project: str
     port: int
     person: BrowserUser
+    one_name: bool = False
     seen: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,12 +76,14 @@ class ComposeDeployment:
     @property
     def issuer(self) -> str:
         """Return the issuer."""
+        if self.one_name:
+            return f"{self.gateway}/{PORTAL}"
         return f"https://auth.{DOMAIN}:{self.port}"
 
     @property
     def network(self) -> LoopbackNetwork:
-        """Return how clients reach it: both names are this machine, and its own authority."""
-        names = (f"mcp.{DOMAIN}", f"auth.{DOMAIN}")
+        """Return how clients reach it: its names are this machine, and its own authority."""
+        names = (f"mcp.{DOMAIN}", *(() if self.one_name else (f"auth.{DOMAIN}",)))
         return LoopbackNetwork(dict.fromkeys(names, self.port), self.folder / "ca.crt")
 
     def compose(self, *arguments: str, timeout: float = 180, check: bool = True) -> str:
@@ -103,11 +108,15 @@ class ComposeDeployment:
 
     def container(self, service: str) -> str:
         """Return the id of a service's container."""
-        labels = (f"com.docker.compose.project={self.project}", f"{_SERVICE}={service}")
-        filters = [argument for label in labels for argument in ("--filter", f"label={label}")]
-        found = self.engine.run("ps", "-aq", "--no-trunc", *filters).split()
+        found = self.containers(service)
         assert len(found) == 1, (service, found)
         return found[0]
+
+    def containers(self, service: str) -> list[str]:
+        """Return the ids of a service's containers."""
+        labels = (f"com.docker.compose.project={self.project}", f"{_SERVICE}={service}")
+        filters = [argument for label in labels for argument in ("--filter", f"label={label}")]
+        return self.engine.run("ps", "-aq", "--no-trunc", *filters).split()
 
     def state(self, service: str) -> Mapping[str, Any]:
         """Return what the engine knows of a service's container."""
@@ -162,8 +171,10 @@ class ComposeDeployment:
             time.sleep(0.3)
 
     def _healthy(self, service: str) -> bool:
-        state = self.state(service)["State"]
-        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+        states = [each["State"] for each in self.engine.inspect(*self.containers(service))]
+        return bool(states) and all(
+            state["Running"] and state["Health"]["Status"] == "healthy" for state in states
+        )
 
     def _python(
         self, network: str, script: str, *arguments: str, options: Sequence[str] = ()
@@ -179,7 +190,8 @@ class ComposeDeployment:
 
     def write(self) -> None:
         """Write the folder, and change in it what tests need otherwise."""
-        init(self.folder, "--port", str(self.port), "--bind", "127.0.0.1")
+        one_name = ("--one-name",) if self.one_name else ()
+        init(self.folder, "--port", str(self.port), "--bind", "127.0.0.1", *one_name)
         # A load is many calls of one person, from one address; and nobody waits 15 s for figures.
         _edit(self.folder / "authz/authz.yaml", "rate: 60/minute", "rate: 1000000/minute")
         _edit(self.folder / "authz/authz.yaml", "rate: 120/minute", "rate: 1000000/minute")
@@ -202,10 +214,14 @@ class ComposeDeployment:
         if find_spec("authz.server.worker_pool") is not None:
             _edit(self.folder / "authz/authz.yaml", "service: {", "service: {workers: 2, ")
         self.probe_often()
-        init(self.folder, "--render")
+        self.render()
         issuer = self.folder / "data/authelia/stand-in.json"
         issuer.write_text(configuration(self.folder, self.person))
         _same_owner(issuer)
+
+    def render(self) -> None:
+        """Have everything follow authz.yaml, as somebody who has edited it."""
+        init(self.folder, "--render")
 
     def probe_often(self) -> None:
         """Have probes closer together, as long as before failing: this machine may be busy."""
@@ -225,10 +241,11 @@ print("true" if children else "false")
 _SERVICE: Final = "com.docker.compose.service"
 
 
-def plan(engine: Engine, folder: Path) -> ComposeDeployment:
+def plan(engine: Engine, folder: Path, *, one_name: bool = False) -> ComposeDeployment:
     """Return a deployment that is yet to be written."""
     person = BrowserUser(USER, PASSWORD, pyotp.random_base32())
-    return ComposeDeployment(engine, folder, f"authz-test-{os.getpid()}", free_port(), person)
+    project = f"authz-test-{os.getpid()}{'-one' if one_name else ''}"
+    return ComposeDeployment(engine, folder, project, free_port(), person, one_name)
 
 
 def init(folder: Path, *arguments: str) -> dict[str, Any]:
