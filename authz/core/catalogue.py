@@ -60,7 +60,7 @@ class ToolDefinition:
     @property
     def is_stand_in(self) -> bool:
         """Tell whether it stands for a definition that was not kept; nobody can approve it."""
-        return _UNREADABLE in self.text
+        return self.text == canonical({"name": self.name, _UNREADABLE: True})
 
     @property
     def value(self) -> Mapping[str, object]:

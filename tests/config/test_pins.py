@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.config.load import load
@@ -21,6 +21,7 @@ def tool(name: str = "tool", **members: object) -> ToolDefinition:
     return read_definition({"name": name, **members})
 
 
+@example({"authz:unreadable": {"authz:unreadable": True}}, "authz:unreadable")
 @given(st.dictionaries(TEXT.filter(bool), JSON, max_size=3), TEXT)
 def test_what_was_approved_is_read_again(members: dict[str, object], by: str) -> None:
     """Whatever stands in it; the file is printable ASCII."""
