@@ -188,9 +188,11 @@ class ResilientLedger:
             return await self._answer(query)
         self._retry_at = None
         self._failures = 0
-        # Only a charge proves that Redis is whole: a replica answers everything else.
         if isinstance(answer, Taken):
-            self._degraded_since = None
+            # Only a charge proves that Redis is whole: a replica answers everything else, and so
+            # a query that charges nothing.
+            if query.takes:
+                self._degraded_since = None
             found = revoked(self._revocations, query) if self._may_lack else None
             if found is not None:
                 return found

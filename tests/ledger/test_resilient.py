@@ -355,6 +355,32 @@ def test_a_replica_that_answers_everything_but_charges_is_away() -> None:
     played(scenario)
 
 
+@pytest.mark.attack("redis-readonly")
+def test_what_charges_nothing_proves_nothing() -> None:
+    """A replica, and a full Redis, take what has no limit: a page's requests, or a server's without
+    limits. Five minutes without a charge are away all the same.
+    """
+
+    async def scenario() -> None:
+        scene = await away()
+        scene.redis.readable = True
+        for _ in range(60):
+            assert await outcome(scene)
+            scene.seconds += 2.5
+            scene.redis.broken = None
+            assert isinstance(await scene.ledger.take(query()), Taken)
+            assert scene.ledger.mode is Mode.LOCAL
+            scene.seconds += 2.5
+            scene.breaks()
+            scene.redis.readable = True
+            await scene.ledger.refresh()
+        assert await outcome(scene)
+        scene.seconds += 0.1
+        assert not await outcome(scene)
+
+    played(scenario)
+
+
 # --- the pause and the probe ------------------------------------------------------------------
 
 

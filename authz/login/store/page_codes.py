@@ -58,9 +58,11 @@ class PageCodes:
 
     async def take(self, code: str) -> PageHandover | None:
         """Return what a code stands for, once; None for what is no code, or none any more."""
-        first = await self._command("SET", self._used(code), b"1", "EX", 2 * LIFETIME, "NX")
         stored = await self._command("GET", self._key(code))
-        if first is None or not isinstance(stored, bytes):
+        if not isinstance(stored, bytes):
+            return None  # nothing is written of what anybody makes up
+        first = await self._command("SET", self._used(code), b"1", "EX", 2 * LIFETIME, "NX")
+        if first is None:
             return None
         try:
             text = stored.decode("ascii", "replace")

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from authz.ledger.bounded_scan import scan_page
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.login.store.page_codes import LIFETIME, PageCodes, PageHandover
@@ -29,6 +30,23 @@ def test_a_code_is_taken_once(store: ValkeyServer) -> None:
             await codes.issue("late", handover)
             now[0] += LIFETIME
             assert await codes.take("late") is None
+        finally:
+            await redis.aclose()
+
+    asyncio.run(play())
+
+
+@pytest.mark.attack("page-session-of-another")
+def test_a_code_that_nobody_was_given_leaves_nothing(store: ValkeyServer) -> None:
+    """Strangers may make up codes without an end: Redis holds none of them."""
+
+    async def play() -> None:
+        redis = RedisLedger(RedisOptions(store.url, deployment="made-up-codes"))
+        try:
+            sealer = Sealer(["k" * 32], lambda: 0.0)
+            codes = PageCodes(redis.command, RedisKeys("made-up-codes"), sealer)
+            assert [await codes.take(f"made-up-{n}") for n in range(4)] == [None] * 4
+            assert (await scan_page(redis.command, b"{made-up-codes}:*", 0, 1)).keys == ()
         finally:
             await redis.aclose()
 
