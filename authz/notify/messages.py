@@ -88,11 +88,15 @@ class TimedNotice:
         return "test" if self.notice is None else self.notice.event.label
 
     def encode(self) -> bytes:
-        """Return it for another process."""
+        """Return it for another process: 9,000 bytes at most, whatever is in it.
+
+        What no form shows of a value is left out, so that no value is too long to be handed over.
+        """
         notice = self.notice
         said: dict[str, object] = {"at": self.at}
         if notice is not None:
-            said |= asdict(notice) | {"event": notice.event.label}
+            facts = {name: value[:_MAX_VALUE] for name, value in asdict(notice.facts).items()}
+            said |= asdict(notice) | {"event": notice.event.label, "facts": facts}
         return json.dumps(said).encode()
 
     @classmethod

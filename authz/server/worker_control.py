@@ -29,7 +29,7 @@ PONG: Final = b"A"
 FAILED: Final = b"F"
 # From the worker: a security event that people may have to hear of, in bytes of its own.
 NOTICE: Final = b"N"
-LONGEST: Final = 4096  # bytes of a message
+LONGEST: Final = 16 * 1024  # bytes of a message
 
 _VARIABLE: Final = "AUTHZ_WORKER"
 # Seconds until a worker has to have started. Where a machine starts all at once, what takes two

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+from dataclasses import asdict
 from typing import Final
 
 from hypothesis import given
@@ -17,18 +18,25 @@ from authz.notify.messages import (
     TimedNotice,
     notify_request,
 )
+from authz.server.worker_control import LONGEST, NOTICE
 from authz.telemetry.security_events import EventFacts, SecurityEvent, SecurityNotice, ecs_fields
 
 _KEY: Final = "whsec_" + base64.b64encode(b"k" * 32).decode()
-_TEXTS: Final = st.text(max_size=200)
-_NOTICES: Final = st.builds(
-    SecurityNotice,
-    st.sampled_from(list(SecurityEvent)),
-    st.builds(EventFacts, *[_TEXTS] * 7),
-    st.integers(1, 10**6),
-    left_out=st.booleans(),
-    sources=st.integers(0, 32),
-)
+_SHOWN: Final = 96  # characters of a value, in any form
+
+
+def _notices(longest: int) -> st.SearchStrategy[SecurityNotice]:
+    return st.builds(
+        SecurityNotice,
+        st.sampled_from(list(SecurityEvent)),
+        st.builds(EventFacts, *[st.text(max_size=longest)] * 7),
+        st.integers(1, 10**6),
+        left_out=st.booleans(),
+        sources=st.integers(0, 32),
+    )
+
+
+_NOTICES: Final = _notices(2 * _SHOWN)
 _EVIL: Final = (
     "<!channel> <https://evil.example|here> `@here` *b* & \u202e\n[x](http://evil.example)"
 )
@@ -122,7 +130,7 @@ def test_people_are_named_only_where_that_is_asked_for(form: NotifyForm) -> None
         assert b"hunter2" not in found.body
 
 
-@given(_NOTICES, st.floats(0, 1e10))
+@given(_notices(_SHOWN), st.floats(0, 1e10))
 def test_a_notice_comes_to_another_process_as_it_was(notice: SecurityNotice, at: float) -> None:
     """What is encoded is decoded the same, a test message too."""
     for each in (TimedNotice(notice, at), TimedNotice(None, at)):
@@ -137,3 +145,25 @@ def test_secrets_are_in_no_text() -> None:
     assert "push.example" not in shown
     assert "hunter2" not in shown
     assert "whsec_" not in shown
+
+
+@given(st.builds(EventFacts, *[st.text(min_size=100, max_size=4096)] * 7))
+def test_no_value_is_so_long_that_nobody_is_told(facts: EventFacts) -> None:
+    """A caller chooses a tool's name; a worker hands its notice over all the same."""
+    notice = SecurityNotice(SecurityEvent.SESSION_OF_ANOTHER, facts, 10**6, True, 32)
+
+    handed_over = TimedNotice(notice, 1.5).encode()
+
+    assert len(NOTICE + handed_over) <= LONGEST
+    told, kept = TimedNotice.decode(handed_over).notice, asdict(facts)
+    assert told is not None
+    assert all(kept[name].startswith(value) for name, value in asdict(told.facts).items())
+    # Nothing is lost of what is shown of it in any form.
+    assert ecs_fields(told, 1.5) == ecs_fields(notice, 1.5)
+
+
+def test_a_name_in_letters_of_four_bytes_is_told() -> None:
+    """As the longest names of MCP and of people may be, each an escape of twelve bytes."""
+    longest = "\U0001f600" * 256
+    notice = facts(tool=longest, person=longest, client=longest)
+    assert len(NOTICE + TimedNotice(notice, 1.5).encode()) <= LONGEST
