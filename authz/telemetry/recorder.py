@@ -1,7 +1,7 @@
 """Record decisions, faults and events: count, time and log them.
 
-Invariant: each check is recorded exactly once, after its answer was made
-(tests/telemetry/test_recorder.py).
+Invariant: each check is recorded exactly once, after its answer was made, and what traces it or
+tells people of it takes neither away (tests/telemetry/test_recorder.py).
 """
 
 import time
@@ -99,9 +99,12 @@ class Recorder:
         self.metrics.duration.observe(seconds)
         trace_id = ""
         if trace is not None and self.tracer is not None:
-            # Most are allowed and not kept: for them nothing else is done.
-            if not isinstance(decision, Allow) or self.tracer.may_keep(trace, seconds):
-                record_decision(self.tracer, trace, decision, request, seconds)
+            try:
+                # Most are allowed and not kept: for them nothing else is done.
+                if not isinstance(decision, Allow) or self.tracer.may_keep(trace, seconds):
+                    record_decision(self.tracer, trace, decision, request, seconds)
+            except Exception as error:  # noqa: BLE001 - a span costs no decision
+                self.crash(error)
             trace_id = trace.known_id
         self.log.decision(decision, request, seconds, cache, trace_id=trace_id)
         if isinstance(decision, Deny):
@@ -203,7 +206,10 @@ class Recorder:
             fields = ecs_fields(notice, time.time())
             self.log.write({"event": "security", **self._worker_fields, "ecs": fields})
             if self.notify is not None:
-                self.notify(notice)
+                try:
+                    self.notify(notice)
+                except Exception as error:  # noqa: BLE001 - a notice costs no decision
+                    self.crash(error)
 
 
 def _facts(decision: Deny, request: HttpRequest | None) -> EventFacts:

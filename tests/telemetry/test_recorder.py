@@ -5,12 +5,13 @@ import json
 
 import pytest
 
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.ledger import Mode
 from authz.core.reason import Reason
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.security_events import SecurityNotice
 from authz.telemetry.traces import KeepOptions, Span, Tracer
 from tests.support.values import principal, request, server
 
@@ -83,6 +84,43 @@ def test_gauges_are_read_when_asked() -> None:
     assert value(record, "authz_signing_keys_age_seconds") == 7
     assert value(record, "authz_limiter_mode", mode="local") == 1
     assert value(record, "authz_limiter_mode", mode="redis") == 0
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [Allow(server(), None, principal(), (), Mode.REDIS), Deny(Reason.TOKEN_MISSING, "", server())],
+)
+def test_a_defect_of_tracing_costs_no_decision(decision: Decision) -> None:
+    """Whatever raises there, the decision has its count and its line, and who asked its answer."""
+    record, stream = recorder()
+
+    def export(_: tuple[Span, ...]) -> None:
+        raise RuntimeError("secret")
+
+    record.tracer = Tracer(KeepOptions(sample=1), export, lambda: None)
+    trace = record.tracer.begin("", 0.0)
+
+    record.decision(decision, request(), 0.003, trace=trace)
+
+    crash, line = map(json.loads, stream.getvalue().splitlines())
+    assert (crash["event"], line["event"]) == ("crash", "decision")
+    assert "secret" not in stream.getvalue()
+    assert trace.is_ended
+
+
+def test_a_defect_of_notices_costs_no_decision() -> None:
+    """A refusal that people are to hear of is told to its caller, whatever raises there."""
+    record, stream = recorder()
+
+    def notify(_: SecurityNotice) -> None:
+        raise RuntimeError("secret")
+
+    record.notify = notify
+
+    record.decision(Deny(Reason.SESSION_OF_ANOTHER, "", server()), request(), 0.003)
+
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == ["decision", "security", "crash"]
 
 
 def test_a_line_has_the_trace_that_somebody_can_find() -> None:
