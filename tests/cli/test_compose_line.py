@@ -54,6 +54,9 @@ def test_a_server_that_cannot_be_added_is_told_why(
         ("revocations lift token:1", f"{EXEC} revocations lift token:1 {WHERE}"),
         ("audit --person ada", f"{EXEC} audit --person ada {WHERE}"),
         ("audit --verify --log lines", f"{PIPED} audit --verify --log /dev/stdin {WHERE} < lines"),
+        ("limits --person ada", f"{EXEC} limits --person ada {WHERE}"),
+        ("limits reset x", f"{EXEC} limits reset x {WHERE}"),
+        ("notify --test", f"{EXEC} notify --test {WHERE}"),
         ("explain authz.yaml --server files --token-file token",
          f"{PIPED} explain --server files --token-file - {WHERE} < token"),
         ("tools files", f"{DOCTOR} tools files {WHERE}"),
@@ -116,7 +119,7 @@ def test_doctor_says_the_line_of_its_own_service(
 
 def test_every_command_was_tried_here() -> None:
     """A command that is added has to be told where it runs."""
-    asking = "clients revoke revocations audit explain tools"
+    asking = "clients revoke revocations audit explain tools limits notify"
     tried = f"{asking} check-config serve pages up authelia-config client-config envoy-config"
     tried += " doctor schema status connections certificate add-server"
     elsewhere = {"init", "demo", "login", "identity-keys"}  # of the host by what they are
