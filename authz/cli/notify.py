@@ -16,9 +16,9 @@ from authz.cli.common import (
     AUTHZ_YAML,
     DONE,
     FAILED,
-    FILE,
     CommandError,
     command,
+    config_option,
     json_option,
     keep_config,
     nearest,
@@ -42,7 +42,7 @@ exit status: 0 done, 1 a target did not take the message, 2 asked wrongly
 
 @command("notify", _EXAMPLES)
 @click.argument("name", required=False, metavar="[TARGET]")
-@click.option("-c", "--config", type=FILE, metavar="FILE", help="Default: authz.yaml.")
+@config_option
 @click.option("--test", is_flag=True, help="Send a test message, once, to TARGET or to each.")
 @json_option("The answer as JSON.")
 def run(*, name: str | None, config: Path | None, test: bool, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from authz.config.model import FrontDoorConfig
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
+from authz.ledger.activity import PAGES
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
@@ -213,7 +214,7 @@ class LoginServer:
         # Where a console asks for it.
         reported = ReportedState(None if config.console is None else options)
         self._reporter = ActivityReporter(
-            "authz pages", lambda: reported, recorder, self._health, self.clock
+            PAGES, lambda: reported, recorder, self._health, self.clock
         )
         self._tasks: list[asyncio.Task[None]] = []
 

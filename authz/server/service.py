@@ -19,6 +19,7 @@ from authz.config.restarts import restarts_of_serve
 from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
+from authz.ledger import activity
 from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
 from authz.server.activity_reporter import ActivityReporter, ReportedState
@@ -214,7 +215,7 @@ class Service:
                 look = tasks.create_task(self._keep_looking())
                 reloads = tasks.create_task(self._reloader.run())
                 reporter = ActivityReporter(
-                    "authz serve", lambda: self._reported(expiry), self._recorder, self._health
+                    activity.DECIDING, lambda: self._reported(expiry), self._recorder, self._health
                 )
                 reports = tasks.create_task(reporter.run())
                 await transport.start()

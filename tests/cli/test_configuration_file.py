@@ -32,6 +32,8 @@ NEEDED = {
     "audit": "",
     "limits": "",
     "limits reset": "0123abcd",
+    "notify": "",
+    "notify phone": "--test",
     "doctor": "",
     "explain": "--token-file {folder}/token --method GET",
     "connections": "--log {folder}/log --person ada",
