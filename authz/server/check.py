@@ -140,7 +140,9 @@ class DecisionTrail(Protocol):
 class PageChecker(Protocol):
     """Decide about requests for admin pages (`authz.server.page_check.PageCheck`)."""
 
-    async def __call__(self, request: HttpRequest, recorder: Recorder, started: float) -> bytes:
+    async def __call__(
+        self, request: HttpRequest, recorder: Recorder, started: float, trace: Trace | None = None
+    ) -> bytes:
         """Answer the check of a request whose route names a page, and record it."""
         ...
 
@@ -215,7 +217,7 @@ class Check:
             try:
                 request = codec.decode(raw, snapshot.plane)
                 if PAGE in request.context:
-                    return await self._page(request, snapshot, started)
+                    return await self._page(request, snapshot, started, trace)
                 snapshot = self._snapshot_for(request, snapshot)
                 decision = await self._decide(request, snapshot, trace)
                 if isinstance(decision, Allow):
@@ -244,7 +246,9 @@ class Check:
             snapshot.trail.decision(decision, request, snapshot.cache)
         return answer
 
-    async def _page(self, request: HttpRequest, snapshot: Snapshot, started: float) -> bytes:
+    async def _page(
+        self, request: HttpRequest, snapshot: Snapshot, started: float, trace: Trace | None
+    ) -> bytes:
         """Answer for a route that names a page.
 
         Raises:
@@ -252,7 +256,7 @@ class Check:
         """
         if snapshot.pages is None:
             raise RefusedError(Reason.UNKNOWN_PAGE)
-        return await snapshot.pages(request, self._recorder, started)
+        return await snapshot.pages(request, self._recorder, started, trace)
 
     def _snapshot_for(self, request: HttpRequest, current: Snapshot) -> Snapshot:
         """Return the configuration whose rules are for the upstream that the route leads to.

@@ -34,7 +34,9 @@ from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
 from authz.ledger.page_sessions import PageSessions
+from authz.server.check import ANSWER, LEDGER
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traces import Trace
 from authz.tokens.page_sessions import open_login
 from authz.tokens.page_tickets import LIFETIME, PageTicket, seal_page_ticket
 from authz.tokens.sealing import NotSealedError, Sealer
@@ -89,7 +91,9 @@ class PageCheck:
         self._deadline = deadline
         self._clock = clock
 
-    async def __call__(self, request: HttpRequest, recorder: Recorder, started: float) -> bytes:
+    async def __call__(
+        self, request: HttpRequest, recorder: Recorder, started: float, trace: Trace | None = None
+    ) -> bytes:
         """Answer the check of a request whose route names a page.
 
         Raises nothing but CancelledError.
@@ -98,12 +102,13 @@ class PageCheck:
             request: what was sent.
             recorder: records the decision.
             started: when the check arrived, by `time.perf_counter`.
+            trace: of the check; None where nothing is traced.
         """
         known = _Known()
         decision: PageDecision
         try:
             with self._deadline.block():
-                decision = await self._decide(request, known)
+                decision = await self._decide(request, known, trace)
             answer = self._answer(decision, request)
         except RefusedError as refused:
             decision = page_deny(refused, known.page, known.login)
@@ -115,16 +120,22 @@ class PageCheck:
             recorder.crash(error, request.request_id)
             decision = PageDeny(Reason.INTERNAL, type(error).__name__, known.page)
             answer = codec.FALLBACK_DENY
-        recorder.page_decision(decision, request, time.perf_counter() - started)
+        elapsed = time.perf_counter() - started
+        recorder.page_decision(decision, request, elapsed, trace=trace)
         return answer
 
-    async def _decide(self, request: HttpRequest, known: _Known) -> PageAllow:
+    async def _decide(self, request: HttpRequest, known: _Known, trace: Trace | None) -> PageAllow:
         page = known.page = page_of(request, self._pages)
         asked = read_page(request, page)
+        if trace is not None:
+            trace.enter(LEDGER)  # the session and the revocations
         text = await self._sessions.get(page.origin, asked.token)
         login = known.login = self._opened(text, page)
         query = judge_page(asked, login, self._policy.issuer, self._clock())
-        return conclude_page(asked, login, await self._ledger.take(query))
+        answer = await self._ledger.take(query)
+        if trace is not None:
+            trace.enter(ANSWER)
+        return conclude_page(asked, login, answer)
 
     def _opened(self, text: str | None, page: AdminPage) -> BrowserLogin:
         try:

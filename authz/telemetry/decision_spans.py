@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
+from authz.core.admin_pages import PageDecision, PageDeny
 from authz.core.decision import Allow, Decision
 from authz.core.mcp import Message
 from authz.core.methods import METHODS
@@ -39,6 +40,37 @@ def record_decision(
     if kept is not None:
         attributes = tuple(_attributes(decision, request, kept))
         tracer.finish(trace, span_name(decision.message), seconds, attributes, error)
+
+
+def record_page_decision(
+    tracer: Tracer, trace: Trace, decision: PageDecision, request: HttpRequest, seconds: float
+) -> None:
+    """End the trace of a check of an admin page; its spans go on where it is kept.
+
+    Args:
+        tracer: decides whether it is.
+        trace: the check's.
+        decision: what it came to.
+        request: what was asked.
+        seconds: how long it took.
+    """
+    error, said = "", list[tuple[str, Attribute]]([("authz.verdict", "allow")])
+    if isinstance(decision, PageDeny):
+        row = decision.reason.row
+        error = row.label if row.status >= _FAULT else ""
+        said = [("authz.verdict", "deny"), ("authz.reason", row.label)]
+        if decision.detail:
+            said.append(("authz.detail", decision.detail[:_MAX_VALUE]))
+    refused = isinstance(decision, PageDeny)
+    kept = tracer.why(trace, seconds, refused=refused, failed=bool(error))
+    if kept is None:
+        return
+    said.append(("authz.kept", kept.value))
+    if decision.page is not None:
+        said.append(("authz.page", decision.page.name))
+    said.append(("http.request.method", request.method[:_MAX_VALUE]))
+    said.append(("authz.request_id", request.request_id[:_MAX_VALUE]))
+    tracer.finish(trace, f"{NAME} page", seconds, tuple(said), error)
 
 
 def span_name(message: Message | None) -> str:

@@ -14,7 +14,7 @@ from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.request import HttpRequest
 from authz.telemetry.audit import EventLog
-from authz.telemetry.decision_spans import record_decision
+from authz.telemetry.decision_spans import record_decision, record_page_decision
 from authz.telemetry.metrics import ALLOWED, UNKNOWN, Metrics
 from authz.telemetry.security_events import (
     EVENT_OF_REASON,
@@ -112,11 +112,24 @@ class Recorder:
             if event is not None:
                 self.security(event, _facts(decision, request))
 
-    def page_decision(self, decision: PageDecision, request: HttpRequest, seconds: float) -> None:
+    def page_decision(
+        self,
+        decision: PageDecision,
+        request: HttpRequest,
+        seconds: float,
+        *,
+        trace: Trace | None = None,
+    ) -> None:
         """Record one decision about a request for an admin page.
 
         It is not among the refusals of MCP, which alerts count: a tab that is left open goes on
         asking after its session has ended.
+
+        Args:
+            decision: what it is.
+            request: what was asked.
+            seconds: how long it took.
+            trace: of the check, which ends here; None where nothing is traced.
         """
         page = UNKNOWN if decision.page is None else decision.page.name
         allowed = isinstance(decision, PageAllow)
@@ -125,6 +138,13 @@ class Recorder:
             reason, detail = decision.reason.label, decision.detail
         self.metrics.page_decisions.labels(page, reason).inc()
         self.metrics.duration.observe(seconds)
+        trace_id = ""
+        if trace is not None and self.tracer is not None:
+            try:
+                record_page_decision(self.tracer, trace, decision, request, seconds)
+            except Exception as error:  # noqa: BLE001 - a span costs no decision
+                self.crash(error)
+            trace_id = trace.known_id
         login = decision.login
         fields = {
             "verdict": "allow" if allowed else "deny",
@@ -135,6 +155,7 @@ class Recorder:
             "address": request.address,
             "page": "" if decision.page is None else page,
             "subject": "" if login is None else login.subject,
+            "trace_id": trace_id,
         }
         self.log.write(
             {

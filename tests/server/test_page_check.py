@@ -25,6 +25,7 @@ from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traces import KeepOptions, Span, Tracer
 from authz.tokens.page_sessions import seal_login
 from authz.tokens.sealing import Sealer
 from tests.server.test_check import Answers, FakeVerifier
@@ -63,9 +64,9 @@ class PageCheckWorld:
             clock=lambda: NOW,
         )
         self.ledger, self.sealer, self.sessions = ledger, sealer, sessions
-        recorder = Recorder(self.metrics, EventLog("json", self.log, clock=lambda: 0.0))
+        self.recorder = Recorder(self.metrics, EventLog("json", self.log, clock=lambda: 0.0))
         snapshot = Snapshot(rules, FakeVerifier(), ledger, Deadline(deadline), pages=pages)
-        self.check = Check(snapshot, recorder, RefusalLimiter(), clock=lambda: NOW)
+        self.check = Check(snapshot, self.recorder, RefusalLimiter(), clock=lambda: NOW)
         self.keep(JOHN)
 
     def keep(self, login: BrowserLogin) -> None:
@@ -125,6 +126,24 @@ def test_whatever_breaks_is_a_refusal(given: object, status: int, reason: str) -
     decisions = [line for line in world.lines() if line["event"] == "decision"]
     assert [line["reason"] for line in decisions] == [reason]
     assert "secret" not in world.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "error"),
+    [(TAKEN, "sample", ""), (Revoked("person"), "sample", ""), (None, "sample", "internal")],
+)
+def test_a_page_has_a_span_that_names_nobody(given: object, kept: str, error: str) -> None:
+    """Whatever came of it, under Envoy's span; the line has its trace, the span no session."""
+    world, traces = PageCheckWorld(given), list[tuple[Span, ...]]()
+    world.recorder.tracer = Tracer(KeepOptions(sample=1.0), traces.append, lambda: None)
+    world.ask()
+    ((span, *stages),) = traces
+    said = dict(span.attributes)
+    assert (span.name, span.error, said["authz.kept"]) == ("authorize page", error, kept)
+    assert said["authz.page"] == "grafana"
+    assert [each.name for each in stages][:2] == ["read", "ledger"]
+    assert world.lines()[-1]["trace_id"] == span.trace_id
+    assert not {TOKEN, JOHN.subject, JOHN.account, "192.0.2.1"} & set(map(str, said.values()))
 
 
 def test_a_log_in_that_became_too_old_is_offered_again() -> None:
