@@ -42,6 +42,7 @@ from authz.login.service.revocation import TokenRevocation
 from authz.login.store.blocklist import Blocklist
 from authz.login.store.codes import CodeStore, LoginFaults, RefreshStore, StateStore, UsedAssertions
 from authz.login.store.grants import GrantStore
+from authz.login.store.page_codes import LIFETIME as PAGE_CODE
 from authz.login.store.page_codes import PageCodes
 from authz.login.store.people import PeopleStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
@@ -174,7 +175,8 @@ class LoginServer:
             keys,
             issuer.url,
             sealer=self.sealer,
-            lifetime=self.grants.kept,
+            # A page's session begins within the minute of its code.
+            lifetime=max(self.grants.kept, int(section.page_session) + PAGE_CODE),
             clock=self.clock,
         )
         self.blocks = Blocklist(command, keys)

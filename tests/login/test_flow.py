@@ -13,9 +13,9 @@ import pytest
 
 from authz.cli.connections import collect
 from authz.core.ledger import UnavailableError
-from authz.core.principal import LoginRecord
+from authz.core.principal import LoginRecord, Person
 from authz.ledger.keys import RedisKeys as Names
-from authz.ledger.keys import grant_field
+from authz.ledger.keys import grant_field, person_digest
 from authz.ledger.login_records import LoginRecords
 from authz.login.protocol.values import UpstreamError
 from authz.login.store.sealed import open_refresh, seal_refresh
@@ -64,6 +64,23 @@ def test_a_client_that_knows_the_url_alone_logs_in(play: Play) -> None:
         assert said["aud"] == ["https://mcp.example.test/files"]
 
     play(scene)
+
+
+def test_a_person_has_a_name_for_as_long_as_a_session_of_a_page(play: Play) -> None:
+    """`authz revoke --user` ends sessions that outlive the grants of a short consent."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        client = FrontDoorClient(found)
+        await client.register()
+        await client.tokens()
+        name = person_digest(Person(ISSUER, JOHN))
+        left = await found.ledger.command("PTTL", Names(found.deployment).record("person", name))
+        assert left / 1000 > 7 * 86_400
+
+    def change(text: str) -> str:
+        return text.replace("front_door: {", "front_door: {page_session: 7d, grant_max_age: 1h, ")
+
+    play(scene, change)
 
 
 def test_a_refresh_keeps_the_grant_and_ends_the_old_record_soon(play: Play) -> None:

@@ -1,10 +1,10 @@
 """People who have logged in, in Redis: what Authelia calls each subject, sealed.
 
 Invariant: whoever has a usable grant that this release began or refreshed has a record, which is
-kept as long as any of their grants may be (tests/login/test_flow.py). Nobody has one whom Authelia
-did not log in, so strangers cannot fill the store. A refresh never takes the place of a log-in
-(tests/login/store/test_people.py): Authelia repeats in it what it said when that log-in was made
-(tests/fixtures/authelia/names.json).
+kept as long as any of their grants, or a session of a page, may be (tests/login/test_flow.py).
+Nobody has one whom Authelia did not log in, so strangers cannot fill the store. A refresh never
+takes the place of a log-in (tests/login/store/test_people.py): Authelia repeats in it what it said
+when that log-in was made (tests/fixtures/authelia/names.json).
 """
 
 from collections.abc import AsyncIterator, Callable
