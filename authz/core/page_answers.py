@@ -2,7 +2,7 @@
 
 Invariant: what says who asks is set by the log-in or removed, never left as it was sent; no token
 of a session goes on; an answer holds nothing that a caller chose but escaped
-(tests/core/test_page_answers.py).
+(tests/core/test_admin_pages.py).
 """
 
 import html

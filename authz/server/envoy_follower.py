@@ -1,7 +1,7 @@
 """Have Envoy follow a reload: its watched files are written by a child process.
 
 Invariant: files are written after the service has the rules, and one after the other; the
-configuration that came last is the one that stays (tests/server/test_envoy_follower.py).
+configuration that came last is the one that stays (tests/server/test_envoy_follow.py).
 """
 
 import asyncio

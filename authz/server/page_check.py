@@ -130,16 +130,16 @@ class PageCheck:
         if trace is not None:
             trace.enter(LEDGER)  # the session and the revocations
         text = await self._sessions.get(page.origin, asked.token)
-        login = known.login = self._opened(text, page)
+        login = known.login = self._opened(text, page, asked.token)
         query = judge_page(asked, login, self._policy.issuer, self._clock())
         answer = await self._ledger.take(query)
         if trace is not None:
             trace.enter(ANSWER)
         return conclude_page(asked, login, answer)
 
-    def _opened(self, text: str | None, page: AdminPage) -> BrowserLogin:
+    def _opened(self, text: str | None, page: AdminPage, token: str) -> BrowserLogin:
         try:
-            return open_login(self._sealer, text or "", page.origin)
+            return open_login(self._sealer, text or "", page.origin, token)
         except NotSealedError:
             raise RefusedError(Reason.SESSION_MISSING, Detail.SESSION_UNKNOWN) from None
 

@@ -1,13 +1,14 @@
-"""Sessions of browsers as Redis keeps them: sealed, for one origin.
+"""Sessions of browsers as Redis keeps them: sealed, for one origin and token.
 
-Invariant: what was not sealed here, for this origin, is no session, so that whoever can write to
-Redis alone makes none (tests/tokens/test_page_sessions.py).
+Invariant: what was not sealed here, for this origin and this token, is no session, so that whoever
+can read and write Redis alone makes none, nor a copy (tests/tokens/test_page_sessions.py).
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from authz.core.browser_session import BrowserLogin
+from authz.core.limits import digest
 from authz.core.second_factor import Method
 from authz.tokens.sealing import NotSealedError, Sealer
 
@@ -17,19 +18,32 @@ _TEXTS: Final = ("subject", "account", "name", "email")
 _SECONDS: Final = ("auth_time", "began", "until")
 
 
-def seal_login(sealer: Sealer, login: BrowserLogin, origin: str, lifetime: float) -> str:
-    """Return the log-in of a session for an origin, as a text that opens for so many seconds."""
-    return sealer.seal(_PURPOSE, {"origin": origin, **login_value(login)}, lifetime)
+def seal_login(
+    sealer: Sealer, login: BrowserLogin, origin: str, token: str, lifetime: float
+) -> str:
+    """Return the log-in of a session as a text that opens for so many seconds.
+
+    Args:
+        sealer: seals.
+        login: of the session.
+        origin: of its page.
+        token: that its browser has; of it a digest is kept.
+        lifetime: seconds.
+    """
+    bound = {"origin": origin, "token": digest(token)}
+    return sealer.seal(_PURPOSE, {**bound, **login_value(login)}, lifetime)
 
 
-def open_login(sealer: Sealer, text: str, origin: str) -> BrowserLogin:
+def open_login(sealer: Sealer, text: str, origin: str, token: str) -> BrowserLogin:
     """Return the log-in of a session.
 
     Raises:
-        NotSealedError: where it is none for this origin, or has ended.
+        NotSealedError: where it is none for this origin and this token, or has ended.
     """
     value = sealer.open(_PURPOSE, text, longest=_LONGEST)
     if value.get("origin") != origin:
+        raise NotSealedError
+    if value.get("token") != digest(token):
         raise NotSealedError
     return login_of(value)
 

@@ -336,6 +336,17 @@ OTHERS = (
         'if value.get("origin") != origin:', "if False:", ("tests/tokens/test_page_sessions.py",),
     ),
     Defence(
+        "A session of the console is of one secret",
+        "authz/login/store/browser_sessions.py", "find",
+        "return kept.session if kept.of == digest(secret) else None", "return kept.session",
+        ("tests/login/store/test_browser_sessions.py",),
+    ),
+    Defence(
+        "A session is of one token", "authz/tokens/page_sessions.py", "open_login",
+        'if value.get("token") != digest(token):', "if False:",
+        ("tests/tokens/test_page_sessions.py",),
+    ),
+    Defence(
         "A session that has ended opens nothing", "authz/core/browser_session.py", "check_login",
         "if not now < login.until:", "if False:", _PAGES,
     ),

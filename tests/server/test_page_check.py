@@ -70,7 +70,7 @@ class PageCheckWorld:
         self.keep(JOHN)
 
     def keep(self, login: BrowserLogin) -> None:
-        text = seal_login(self.sealer, login, ORIGIN, 3600)
+        text = seal_login(self.sealer, login, ORIGIN, TOKEN, 3600)
         asyncio.run(self.sessions.put(ORIGIN, TOKEN, text, 3600))
 
     def ask(

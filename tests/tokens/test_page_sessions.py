@@ -13,7 +13,7 @@ from authz.tokens.page_sessions import login_of, login_value, open_login, seal_l
 from authz.tokens.page_tickets import PageTicket, open_page_ticket, seal_page_ticket
 from authz.tokens.sealing import NotSealedError, Sealer
 
-ORIGIN = "https://grafana.example.com"
+ORIGIN, TOKEN = "https://grafana.example.com", "t" * 43
 NOW = [1_800_000_000.0]
 SEALER = Sealer(["k" * 32], lambda: NOW[0])
 JOHN = BrowserLogin("s", "john", frozenset({"a", "b"}), Method.TOTP, 1, 2, 3, "John", "j@x")
@@ -35,28 +35,36 @@ logins = st.builds(
 
 @given(logins)
 def test_what_is_sealed_is_opened(login: BrowserLogin) -> None:
-    """For one origin, and while it lasts."""
-    text = seal_login(SEALER, login, ORIGIN, 60)
-    assert open_login(SEALER, text, ORIGIN) == login
+    """For one origin and token, and while it lasts."""
+    text = seal_login(SEALER, login, ORIGIN, TOKEN, 60)
+    assert open_login(SEALER, text, ORIGIN, TOKEN) == login
 
 
 @pytest.mark.attack("page-session-of-another")
 def test_nothing_else_is_a_session() -> None:
     """Not one of another origin or deployment, not a ticket, nor what has ended."""
-    text = seal_login(SEALER, JOHN, ORIGIN, 60)
+    text = seal_login(SEALER, JOHN, ORIGIN, TOKEN, 60)
     ticket = seal_page_ticket(SEALER, PageTicket("grafana", "/", "b"))
-    other = seal_login(Sealer(["o" * 32], lambda: NOW[0]), JOHN, ORIGIN, 60)
+    other = seal_login(Sealer(["o" * 32], lambda: NOW[0]), JOHN, ORIGIN, TOKEN, 60)
     for sent, origin in (
         (text, "https://wiki.example.com"), (ticket, ORIGIN), (other, ORIGIN), ("", ORIGIN),
         (text[:-1], ORIGIN), ("é", ORIGIN),
     ):  # fmt: skip
         with pytest.raises(NotSealedError):
-            open_login(SEALER, sent, origin)
+            open_login(SEALER, sent, origin, TOKEN)
     late = Sealer(["k" * 32], lambda: NOW[0] + 60)
     with pytest.raises(NotSealedError):
-        open_login(late, text, ORIGIN)
+        open_login(late, text, ORIGIN, TOKEN)
     with pytest.raises(NotSealedError):
         open_page_ticket(SEALER, text)
+
+
+@pytest.mark.attack("page-session-of-another")
+def test_a_copy_in_redis_is_no_session_of_another_token() -> None:
+    """Whoever can read and write Redis gives nobody's log-in to a token of their own."""
+    text = seal_login(SEALER, JOHN, ORIGIN, TOKEN, 60)
+    with pytest.raises(NotSealedError):
+        open_login(SEALER, text, ORIGIN, "u" * 43)
 
 
 @pytest.mark.parametrize(

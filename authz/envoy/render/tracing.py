@@ -1,7 +1,7 @@
 """Envoy's own spans, where `telemetry.otlp.envoy` asks for them.
 
 Invariant: a client decides nothing about them: its trace context is taken away before Envoy reads
-it, and no path or query, where codes stand, is in a span (tests/envoy/live/test_tracing_live.py).
+it, and no path or query, where codes stand, is in a span (tests/server/test_otlp_live.py).
 """
 
 from typing import Final

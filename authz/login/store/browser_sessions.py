@@ -1,8 +1,8 @@
 """Browser sessions in Redis: who logged in with which methods, and what asks the issuer about them.
 
-Invariant: a session is found by the secret that one browser has, until its end, and is sealed under
-a purpose of its own (tests/login/store/test_browser_sessions.py). A revocation of its person, or of
-everything, ends it.
+Invariant: a session is found by the secret that one browser has, until its end; it is sealed under
+a purpose of its own and for that secret, so that a copy in Redis is nobody's
+(tests/login/store/test_browser_sessions.py). A revocation of its person, or of everything, ends it.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,17 @@ class BrowserSession:
     token: str = field(repr=False)
 
 
-_SEALED: Final = SealedValue(_KIND, MembersCodec(BrowserSession))
+@dataclass(frozen=True, slots=True)
+class _KeptSession:
+    """Hold a session as it is sealed, with the digest of its secret."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    of: str
+    session: BrowserSession
+
+
+_SEALED: Final = SealedValue(_KIND, MembersCodec(_KeptSession))
 
 
 class BrowserSessionStore:
@@ -61,7 +71,8 @@ class BrowserSessionStore:
     async def put(self, secret: str, session: BrowserSession) -> None:
         """Keep a session until its end."""
         lifetime = max(1, session.until - session.began)
-        sealed = _SEALED.seal(self._sealer, session, lifetime)
+        kept = _KeptSession(digest(secret), session)
+        sealed = _SEALED.seal(self._sealer, kept, lifetime)
         await self._command("SET", self._key(secret), sealed, "EX", lifetime)
 
     async def find(self, secret: str) -> BrowserSession | None:
@@ -70,9 +81,10 @@ class BrowserSessionStore:
         if not isinstance(found, bytes):
             return None
         try:
-            return _SEALED.open(self._sealer, found.decode("ascii", "replace"))
+            kept = _SEALED.open(self._sealer, found.decode("ascii", "replace"))
         except NotSealedError:
             return None
+        return kept.session if kept.of == digest(secret) else None
 
     async def is_revoked(self, session: BrowserSession) -> bool:
         """Tell whether a revocation names the person of a session, or everything.

@@ -327,7 +327,7 @@ class AdminPageEndpoints:
             raise PageError(error_pages.NOT_THIS_BROWSER)
         await self._end(request, host)
         token, login = secrets.token_urlsafe(32), handover.login
-        text = seal_login(self._sealer, login, host.origin, self._lifetime)
+        text = seal_login(self._sealer, login, host.origin, token, self._lifetime)
         await self._sessions.put(host.origin, token, text, self._lifetime)
         response = redirect(host.origin + handover.path)
         _set(response, SESSION_COOKIE, token, self._lifetime)

@@ -2,8 +2,8 @@
 
 Invariant: nobody is admitted by a session that has ended or is revoked, that lacks the second
 factor of the rule, or whose person is in none of the rule's groups by what the issuer says at this
-request; where the issuer or Redis does not answer, nobody is (tests/login/web/
-test_browser_sessions.py). A token of an MCP client is no session.
+request; where the issuer or Redis does not answer, nobody is (tests/login/console/
+test_access.py). A token of an MCP client is no session.
 """
 
 import re

@@ -109,7 +109,7 @@ class Running:
     def session(self, login: BrowserLogin | None = None, origin: str = ORIGIN) -> str:
         """Open a session as the log-in does; return its token."""
         token, login = secrets.token_urlsafe(32), login or john()
-        text = seal_login(self.sealer, login, origin, login.until - time.time())
+        text = seal_login(self.sealer, login, origin, token, login.until - time.time())
         self.run(self.sessions.put(origin, token, text, 3600))
         return token
 

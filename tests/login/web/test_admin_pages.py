@@ -189,7 +189,7 @@ def test_a_log_in_becomes_a_session_of_the_page_s_host(pages: PageWorld) -> None
     token = token_of(opened)
 
     found = pages.run(PageSessions(pages.store, RedisKeys("t")).get(GRAFANA, token))
-    login = open_login(pages.sealer, found, GRAFANA)
+    login = open_login(pages.sealer, found, GRAFANA, token)
     assert (login.subject, login.account, login.name) == (JOHN, "john", "John Doe")
     assert login.groups == {"admins", "dev"}
     assert login.method == Method.TOTP
@@ -264,8 +264,9 @@ def test_who_does_not_fulfil_the_rule_gets_no_session(pages: PageWorld) -> None:
     # Another page asks for another group, and no second factor.
     answer = pages.log_in(browser, pages.ticket("wiki", "/wiki"))
     opened = pages.get(browser, answer.headers["location"])
-    found = pages.run(PageSessions(pages.store, RedisKeys("t")).get(WIKI, token_of(opened)))
-    assert open_login(pages.sealer, found, WIKI).subject == BOB
+    token = token_of(opened)
+    found = pages.run(PageSessions(pages.store, RedisKeys("t")).get(WIKI, token))
+    assert open_login(pages.sealer, found, WIKI, token).subject == BOB
 
 
 @pytest.mark.attack("page-rules")
