@@ -16,8 +16,9 @@ HEAVY: Final = frozenset(
         *("redis", "ruamel", "starlette", "uvicorn"),
     )
 )
-CONFIGURATION: Final = frozenset({"cryptography", "pydantic", "ruamel"})
-WORKER: Final = CONFIGURATION | {"asyncio", "httpx", "joserfc", "jwt", "prometheus_client"}
+# `limits` brings asyncio: its storages, which we do not use, are imported with it.
+CONFIGURATION: Final = frozenset({"asyncio", "cryptography", "limits", "pydantic", "ruamel"})
+WORKER: Final = CONFIGURATION | {"httpx", "joserfc", "jwt", "prometheus_client"}
 HELP: Final = """\
 from authz.cli import main
 try:
@@ -41,7 +42,7 @@ def loaded(code: str) -> set[str]:
         ("import authz.server.watcher", {"asyncio"}),
         ("import authz.local.running", {"asyncio"}),
         ("import authz.cli.check_config", CONFIGURATION),
-        ("import authz.cli.status", CONFIGURATION | {"asyncio"}),
+        ("import authz.cli.status", CONFIGURATION),
         ("import authz.server.pyvoy_host", WORKER),
         ("import authz.server.grpcio_worker", WORKER | {"grpc"}),
         ("import authz.login.main", WORKER | {"authlib", "jinja2", "starlette", "uvicorn"}),

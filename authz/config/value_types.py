@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+import limits
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -161,16 +162,11 @@ _LONGEST_WINDOW: Final = 31 * 86400
 _LARGEST_QUOTA: Final = 1_000_000_000
 
 
-# The notation of the library `limits`, which costs a twentieth of a second to import (its test:
-# tests/config/test_value_types.py).
-_RATE: Final = r"([0-9]{1,12}) ?(?:/|per) ?(?:([1-9][0-9]{0,6}) ?)?(second|minute|hour|day|month)s?"
-_UNIT: Final = MappingProxyType({**dict(_WINDOWS), "month": 30 * 86400})
-
-
 def _rate(text: str) -> Rate:
-    match = re.fullmatch(_RATE, text)
-    assert match is not None
-    rate = Rate(int(match[1]), int(match[2] or 1) * _UNIT[match[3]])
+    # limits.parse alone would take "10/minute;5/second" for its first half and "1/0 minute" for
+    # "1/minute"; the pattern lets neither come here.
+    item = limits.parse(text)
+    rate = Rate(item.amount, item.get_expiry())
     if not 1 <= rate.quota <= _LARGEST_QUOTA:
         raise WrongValueError(
             f"{shown(text)} is out of range", f"write 1 to {_LARGEST_QUOTA} requests"
@@ -184,7 +180,7 @@ def _rate(text: str) -> Rate:
 
 RATE: Final = Notation(
     "a rate",
-    _RATE,
+    r"[0-9]{1,12} ?(?:/|per) ?(?:[1-9][0-9]{0,6} ?)?(?:second|minute|hour|day|month)s?",
     "60/minute",
     _rate,
 )
