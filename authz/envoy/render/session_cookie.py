@@ -83,7 +83,8 @@ function envoy_on_response(handle)
   local headers, kept = handle:headers(), {}
   for at = 0, headers:getNumValues("set-cookie") - 1 do
     local cookie = headers:getAtIndex("set-cookie", at)
-    if not is_kept_back(cookie:sub(cookie:find("[^ \t]") or 1)) then
+    -- Of a cookie without a name (`=NAME=VALUE`) browsers send what follows the first sign.
+    if not is_kept_back(cookie:sub(cookie:find("[^ \t=]") or 1)) then
       kept[#kept + 1] = cookie
     end
   end

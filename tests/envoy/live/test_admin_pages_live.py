@@ -575,6 +575,9 @@ def test_an_upstream_sets_none_of_our_cookies(running: Running) -> None:
         "__host-AUTHZ-browser=evil; Path=/; Secure",
         " __Host-authz-csrf-1=evil; Path=/; Secure",
         "authelia_session=evil; Domain=example.test",
+        # Without a name: browsers send the value alone, which reads as a cookie of that name.
+        "=__Host-authz-session=evil; Path=/; Secure",
+        " = authelia_session=evil; Domain=example.test",
         "grafana_session=1; HttpOnly",
         "theme=dark",
     )
