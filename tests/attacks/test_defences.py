@@ -381,7 +381,7 @@ OTHERS = (
     Defence(
         "No page sets a cookie of ours or of Authelia's",
         "authz/envoy/render/session_cookie.py", "the script",
-        'if not is_kept_back(cookie:sub(cookie:find("[^ \\t]") or 1)) then', "if true then",
+        'if not is_kept_back(cookie:sub(cookie:find("[^ \\t=]") or 1)) then', "if true then",
         _PAGES_LIVE,
     ),
     Defence(
