@@ -160,16 +160,17 @@ class Under:
 def is_strict_path(text: str) -> bool:
     """Tell whether a text is an absolute path that no system reads as another one.
 
-    No segment is empty (but the last one) or made of dots and blanks alone; nothing is escaped, no
-    character is a control, a backslash, or another spelling of a dot or slash (NFKC).
+    No segment is empty (but the last one) or ends with a dot or blank, which some systems leave
+    out; nothing is escaped, no character is a control, a backslash, or another spelling of a dot or
+    slash (NFKC).
     """
     if not text.startswith("/") or not text.isprintable() or "\\" in text or "%" in text:
         return False
     plain = text if text.isascii() else normalize("NFKC", text)
     if plain.count("/") != text.count("/") or "\\" in plain or "%" in plain:
         return False
-    *segments, last = plain.split("/")[1:]
-    return all(segment.strip(". ") for segment in segments) and (not last or bool(last.strip(". ")))
+    names = plain.removesuffix("/").split("/")[1:]
+    return all(name and name[-1] not in ". " for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ _NEVER_ESCAPED: Final = frozenset(
 ) | frozenset(range(32))
 # WHATWG URL Standard, "special schemes", with the ports that it leaves out.
 _SPECIAL: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21", "file": ""}
+# The end of a file's name that some systems leave out: they open `/a./b` as `/a/b`.
+_SHORTENED: Final = re.compile(r"(?:\.|%20)(?:/|$)")
 # RFC 6570: an expression of a URI template.
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)([A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?"
                                 r"(?:,[A-Za-z0-9_.]+(?::[0-9]{1,4}|\*)?)*)\}")  # fmt: skip
@@ -51,8 +53,9 @@ def is_strict_uri(text: str) -> bool:
     """Tell whether a text is an absolute URI in its one spelling.
 
     Lower-case scheme and host, no user, no port that the scheme has anyway, no dot or empty
-    segment, no fragment; escapes are upper-case and of what needs one: neither letters, digits,
-    `-._~` nor slashes, backslashes, percent signs and controls, and valid UTF-8 in NFKC.
+    segment, no fragment, no dot or blank at the end of a file's name; escapes are upper-case and of
+    what needs one: neither letters, digits, `-._~` nor slashes, backslashes, percent signs and
+    controls, and valid UTF-8 in NFKC.
     """
     scheme = _SCHEME.match(text)
     if scheme is None:
@@ -72,6 +75,7 @@ def is_strict_uri(text: str) -> bool:
         and _PATH.fullmatch(path) is not None
         and _QUERY.fullmatch(query) is not None
         and _has_strict_segments(path)
+        and (scheme.group() != "file" or _SHORTENED.search(path) is None)
         and _has_strict_escapes(text)
     )
 

@@ -7,7 +7,7 @@ from unicodedata import normalize
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.core.conditions import (
@@ -199,6 +199,8 @@ def below(path: str, folder: str) -> bool:
 
 
 @given(PATHS)
+@example("/tmp./a")
+@example("/tmp /a")
 @pytest.mark.attack("arguments")
 def test_under_a_folder_is_under_it_for_every_reader(path: str) -> None:
     """What holds leads below the folder however it is read; what fails never does."""
@@ -221,6 +223,8 @@ def test_under_a_folder_is_under_it_for_every_reader(path: str) -> None:
         ("/tmp/%2e%2e/a", UNREADABLE), ("/tmp/..\\a", UNREADABLE), ("/tmp/\uff0e\uff0e/a",
         UNREADABLE),
         ("/tmp/.. /a", UNREADABLE), ("/tmp/\u2025/a", UNREADABLE), ("/tmp/a\x00", UNREADABLE),
+        ("/tmp./a", UNREADABLE), ("/tmp /a", UNREADABLE), ("/tmp/a.", UNREADABLE),
+        ("/tmp/. a", HOLDS),
         ("/tmp/\u200b../a", UNREADABLE), ("/tmp/\ud800", UNREADABLE), (["/tmp/a"], UNREADABLE),
     ],
 )  # fmt: skip

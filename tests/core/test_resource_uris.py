@@ -28,6 +28,7 @@ STRICT = [
     "note://42/x?y=z",
     "note://a%20b", "https://example.com/", "https://example.com:8443/a", "https://127.0.0.1/a",
     "https://[::1]/a", "urn:isbn:1", "ui://app/main.html", "file:///a,b;c",
+    "file:///.a/b.c", "note://a./b",
 ]  # fmt: skip
 LOOSE = [
     "", "a", "/a", "x:", "x://", "File:///a", "file:/a", "file:a", "file://host/a",
@@ -45,7 +46,7 @@ LOOSE = [
     "https://example.com:/", "https://example.com:080/", "https://example.com./", "https://127.1/",
     "https://0x7f.1/", "https://2130706433/", "https://[::0:1]/", "https://[::1/", "https:///a",
     "https://exam%70le.com/", "https:example.com/", "note://Welcome", "note://a@b",
-    "file:///{x}", "x" * 40 + ":a",
+    "file:///{x}", "x" * 40 + ":a", "file:///a./b", "file:///a%20/b", "file:///a.", "file:///a%20",
 ]  # fmt: skip
 
 
