@@ -23,15 +23,15 @@ LUA: Final = "envoy.filters.http.lua"
 # What every cookie of the pages begins with (authz/login/web/cookies.py).
 OURS: Final = "__Host-authz-"
 
-# The header is gone before its values are looked at: where the script fails, no cookie goes on.
-_SCRIPT: Final = """\
-local OURS, KEEPS_OURS = "%s", %s
-function envoy_on_request(handle)
-  local headers, sent, kept = handle:headers(), {}, {}
+# Lua of a script on requests, which has `headers` and a table `sent`, and fills `kept`. The header
+# is gone before its values are looked at: where the script fails, no cookie goes on.
+TAKE_COOKIES: Final = """\
   for at = 0, headers:getNumValues("cookie") - 1 do
     sent[at + 1] = headers:getAtIndex("cookie", at)
   end
   headers:remove("cookie")
+"""
+EACH_COOKIE: Final = """\
   for each in table.concat(sent, ";"):gmatch("[^;]+") do
     -- No pattern for blanks at the end: it would look at each run of blanks again and again.
     local first, last = each:find("[^ \t]") or 1, #each
@@ -39,16 +39,23 @@ function envoy_on_request(handle)
       last = last - 1
     end
     local cookie = each:sub(first, last)
-    local is_ours = cookie:sub(1, #OURS):lower() == OURS:lower()
-    if cookie ~= "" and is_ours == KEEPS_OURS then
-      kept[#kept + 1] = cookie
-    end
-  end
+"""
+PUT_KEPT: Final = """\
   if #kept > 0 then
     headers:add("cookie", table.concat(kept, "; "))
   end
 end
 """
+_SCRIPT: Final = f"""\
+local OURS, KEEPS_OURS = "%s", %s
+function envoy_on_request(handle)
+  local headers, sent, kept = handle:headers(), {{}}, {{}}
+{TAKE_COOKIES}{EACH_COOKIE}    local is_ours = cookie:sub(1, #OURS):lower() == OURS:lower()
+    if cookie ~= "" and is_ours == KEEPS_OURS then
+      kept[#kept + 1] = cookie
+    end
+  end
+{PUT_KEPT}"""
 
 
 def shares_host(settings: EnvoySettings) -> bool:

@@ -17,7 +17,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.admin_pages import BROWSER_COOKIE, BROWSER_HEADER, SESSION_COOKIE, SESSION_HEADER
-from authz.envoy.render.cookies import LUA, OURS
+from authz.envoy.render.cookies import EACH_COOKIE, LUA, OURS, PUT_KEPT, TAKE_COOKIES
 from authz.envoy.render.messages import http_filter
 from authz.envoy.render.proto_json import pack
 
@@ -33,26 +33,14 @@ local function is_kept_back(cookie)
 end
 """
 
-# The header is gone before its values are looked at: where the script fails, no cookie goes on.
-_OF_REQUEST: Final = """\
-local TOLD = {["%s"] = "%s", ["%s"] = "%s"}
+_OF_REQUEST: Final = f"""\
+local TOLD = {{["%s"] = "%s", ["%s"] = "%s"}}
 function envoy_on_request(handle)
-  local headers, sent, kept, found = handle:headers(), {}, {}, {}
-  for at = 0, headers:getNumValues("cookie") - 1 do
-    sent[at + 1] = headers:getAtIndex("cookie", at)
-  end
-  headers:remove("cookie")
-  for _, header in pairs(TOLD) do
+  local headers, sent, kept, found = handle:headers(), {{}}, {{}}, {{}}
+{TAKE_COOKIES}  for _, header in pairs(TOLD) do
     headers:remove(header)
   end
-  for each in table.concat(sent, ";"):gmatch("[^;]+") do
-    -- No pattern for blanks at the end: it would look at each run of blanks again and again.
-    local first, last = each:find("[^ \t]") or 1, #each
-    while last >= first and (each:byte(last) == 32 or each:byte(last) == 9) do
-      last = last - 1
-    end
-    local cookie = each:sub(first, last)
-    local equals = cookie:find("=", 1, true)
+{EACH_COOKIE}    local equals = cookie:find("=", 1, true)
     local header = equals and TOLD[cookie:sub(1, equals - 1)]
     if header then
       -- One that comes twice is nobody's: whose it is cannot be told.
@@ -67,11 +55,7 @@ function envoy_on_request(handle)
       headers:add(header, value)
     end
   end
-  if #kept > 0 then
-    headers:add("cookie", table.concat(kept, "; "))
-  end
-end
-"""
+{PUT_KEPT}"""
 _REQUEST: Final = _KEPT_BACK + _OF_REQUEST % (
     SESSION_COOKIE, SESSION_HEADER, BROWSER_COOKIE, BROWSER_HEADER,
 )  # fmt: skip
