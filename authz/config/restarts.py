@@ -6,7 +6,10 @@ from typing import Final
 
 from authz.config.model import Config
 
-_SERVE: Final = (
+# The programs, by what starts them.
+SERVE: Final = "authz serve"
+PAGES: Final = "authz pages"
+_OF_SERVE: Final = (
     "service.check",
     "service.workers",
     "service.transport",
@@ -15,17 +18,17 @@ _SERVE: Final = (
     "telemetry.otlp",
     "gateway.max_body",
 )
-_PAGES: Final = ("service.pages", "telemetry.pages_metrics", "telemetry.log", "telemetry.otlp")
+_OF_PAGES: Final = ("service.pages", "telemetry.pages_metrics", "telemetry.log", "telemetry.otlp")
 
 
 def restarts_of_serve(old: Config, new: Config) -> list[str]:
     """Return what `authz serve` has to be started anew for, in words."""
-    return list(_words("authz serve", _SERVE, old, new))
+    return list(_words(SERVE, _OF_SERVE, old, new))
 
 
 def restarts_of_pages(old: Config, new: Config) -> list[str]:
     """Return what `authz pages` has to be started anew for, in words."""
-    return list(_words("authz pages", _PAGES, old, new))
+    return list(_words(PAGES, _OF_PAGES, old, new))
 
 
 def _words(program: str, fields: tuple[str, ...], old: Config, new: Config) -> Iterator[str]:

@@ -19,17 +19,16 @@ from authz.config.digest import ConfigDigest, parse_digest
 from authz.config.endpoints import UNSPECIFIED, Tcp
 from authz.config.load import Settings
 from authz.config.model import Config
+from authz.config.restarts import PAGES, SERVE
 from authz.config.yaml_loader import UnreadableError, read_tree
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.local import probe
 
 PART: Final = "running"
-SERVICE: Final = "authz serve"
-PAGES: Final = "authz pages"
 # Their names in docker-compose.yml of `authz init`.
-_CONTAINERS: Final = {SERVICE: ("authz", "authz-2"), PAGES: ("authz-pages",)}
+_CONTAINERS: Final = {SERVE: ("authz", "authz-2"), PAGES: ("authz-pages",)}
 # Where they are asked if authz.yaml cannot be read: as `authz init` has it.
-_USUAL: Final = {SERVICE: Tcp("0.0.0.0", 9464), PAGES: Tcp("0.0.0.0", 9465)}  # noqa: S104 - as above
+_USUAL: Final = {SERVE: Tcp("0.0.0.0", 9464), PAGES: Tcp("0.0.0.0", 9465)}  # noqa: S104 - as above
 _MOST_ADDRESSES: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{12}(-[0-9a-f]{12})?")
 _PATIENCE: Final = 3.0
@@ -114,10 +113,10 @@ def places_in(text: str) -> ProgramPlaces:
     except UnreadableError:
         document = None
     if not isinstance(document, dict):
-        return ProgramPlaces(_USUAL[SERVICE], _USUAL[PAGES], None)
+        return ProgramPlaces(_USUAL[SERVE], _USUAL[PAGES], None)
     found = document.get("telemetry")
     telemetry = found if isinstance(found, dict) else {}
-    serve = _place(telemetry.get("metrics")) or _USUAL[SERVICE]
+    serve = _place(telemetry.get("metrics")) or _USUAL[SERVE]
     pages = _place(telemetry.get("pages_metrics")) or _USUAL[PAGES]
     return ProgramPlaces(serve, pages, None)
 
@@ -136,7 +135,7 @@ async def ask_programs(places: ProgramPlaces, replicas: Sequence[Tcp] = ()) -> l
         places: where they answer.
         replicas: where further ones of `authz serve` do.
     """
-    asked = [_ask(SERVICE, (places.serve, *replicas))]
+    asked = [_ask(SERVE, (places.serve, *replicas))]
     if places.pages is not None and places.has_pages is not False:
         asked.append(_ask(PAGES, (places.pages,)))
     found = [program for programs in await asyncio.gather(*asked) for program in programs]

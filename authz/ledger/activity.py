@@ -20,9 +20,6 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.ledger.script import load_script, run_script
 
-# What programs call themselves.
-DECIDING: Final = "authz serve"
-PAGES: Final = "authz pages"
 _KIND: Final = "activity"
 _REPORTS: Final = "programs"
 _REPORTS_STEP: Final = 600  # seconds; a program that has ended is listed for one or two of them
@@ -84,7 +81,7 @@ class ProgramReport:
     """Hold what one process says of itself.
 
     Attributes:
-        program: `DECIDING` or `PAGES`.
+        program: `SERVE` or `PAGES` of config/restarts.
         host: the machine's or container's name.
         worker: its number among several; -1 where it is alone.
         instance: a word of this process.

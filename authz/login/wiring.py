@@ -13,10 +13,10 @@ from authz.audit.record import AuditEvent, Fields
 from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import FrontDoorConfig
+from authz.config.restarts import PAGES
 from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
-from authz.ledger.activity import PAGES
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from authz.config.load import Settings
-from authz.config.restarts import restarts_of_serve
+from authz.config.restarts import SERVE, restarts_of_serve
 from authz.core import decision
 from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
-from authz.ledger import activity
 from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
 from authz.server.activity_reporter import ActivityReporter, ReportedState
@@ -215,7 +214,7 @@ class Service:
                 look = tasks.create_task(self._keep_looking())
                 reloads = tasks.create_task(self._reloader.run())
                 reporter = ActivityReporter(
-                    activity.DECIDING, lambda: self._reported(expiry), self._recorder, self._health
+                    SERVE, lambda: self._reported(expiry), self._recorder, self._health
                 )
                 reports = tasks.create_task(reporter.run())
                 await transport.start()

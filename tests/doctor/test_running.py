@@ -16,6 +16,7 @@ from authz.cli import main
 from authz.config.changes import FileMount
 from authz.config.endpoints import Tcp
 from authz.config.load import Settings, load
+from authz.config.restarts import PAGES, SERVE
 from authz.doctor import running
 from authz.doctor.finding import Finding, Severity
 from authz.server.health import Health
@@ -218,8 +219,8 @@ def test_of_a_broken_file_both_are_told(
     """What runs, and that the file has an error, with its place; the status is 1."""
     with _service(tmp_path) as (place, health):
         usual = {
-            running.SERVICE: Tcp("127.0.0.1", _port_of(place)),
-            running.PAGES: Tcp("127.0.0.1", 1),
+            SERVE: Tcp("127.0.0.1", _port_of(place)),
+            PAGES: Tcp("127.0.0.1", 1),
         }
         monkeypatch.setattr(running, "_USUAL", usual)
         place.path.write_text(broken(place.path.read_text()))

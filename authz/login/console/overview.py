@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.config.digest import parse_digest
-from authz.ledger.activity import DECIDING, ActivityStore, CountedStep, ProgramReport, Resolution
+from authz.config.restarts import SERVE
+from authz.ledger.activity import ActivityStore, CountedStep, ProgramReport, Resolution
 from authz.login.console.access import ConsoleAccess
 from authz.login.console.charts import Chart, by_reason, by_server, draw
 from authz.login.console.frame import ConsoleFrame, Section
@@ -82,7 +83,7 @@ class OverviewPage:
             "programs": shown,
             "spans": spans,
             "digest": self._digest,
-            "deciding": sum(each.report.program == DECIDING for each in live),
+            "deciding": sum(each.report.program == SERVE for each in live),
             "troubled": sum(bool(each.problems) for each in live),
             "at": int(now),
         }
