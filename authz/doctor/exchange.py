@@ -1,8 +1,8 @@
 """One HTTP request, as a person would try it with curl: its response, or why there is none.
 
-Invariant: whatever is at the other end gives a response or an ExchangeError, within bounds of time
-and size; no redirect is followed, nothing is unpacked, no credential and no cookie is sent, and no
-proxy of the environment is used (tests/doctor/test_exchange.py).
+Whatever is at the other end gives a response or an ExchangeError, within bounds of time and size.
+No redirect is followed, nothing is unpacked, no credential and no cookie is sent, and no proxy of
+the environment is used.
 """
 
 import asyncio
