@@ -69,15 +69,15 @@ class RunningEnvoy:
         address = next(s for s in statuses if s["name"] == listener)["local_address"]
         return int(address["socket_address"]["port_value"])
 
-    def access_log(self, until: str) -> list[dict[str, object]]:
-        """Return the access log, a dictionary a request, once a line of that path is in it."""
+    def access_log(self, request_id: str) -> list[dict[str, object]]:
+        """Return the access log, a dictionary a request, once that request's line is in it."""
         for _ in _looks():
             self.ask("/reopen_logs", "POST")  # also writes out what Envoy keeps in memory
             lines = (self.folder / "stdout").read_text().splitlines(keepends=True)
             log = [json.loads(line) for line in lines if line.endswith("\n")]
-            if any(entry["path"] == until for entry in log):
+            if any(entry["request_id"] == request_id for entry in log):
                 return log
-        raise AssertionError(f"no line about {until} in the access log")
+        raise AssertionError(f"no line about {request_id} in the access log")
 
     def log(self) -> str:
         """Return what Envoy says of itself."""

@@ -104,8 +104,8 @@ class Gateway:
         mark, entries = secrets.token_hex(8), list[dict[str, object]]()
         self.send("GET", f"/begin-{mark}")
         yield entries
-        self.send("GET", f"/end-{mark}")
-        log = self.envoy.access_log(until=f"/end-{mark}")
+        (request_id,) = self.send("GET", f"/end-{mark}").values("x-request-id")
+        log = self.envoy.access_log(request_id)
         paths = [entry["path"] for entry in log]
         entries += log[paths.index(f"/begin-{mark}") + 1 : paths.index(f"/end-{mark}")]
 

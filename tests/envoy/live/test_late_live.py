@@ -64,7 +64,7 @@ def explained(
     (request_id,) = answer.values("x-request-id")
     assert (request_id.encode() in answer.body) is (path != "/token")  # as RFC 6749 has errors
     log = tmp_path / "envoy.log"
-    log.write_text("".join(json.dumps(each) + "\n" for each in envoy.access_log(path)))
+    log.write_text("".join(json.dumps(each) + "\n" for each in envoy.access_log(request_id)))
     main(["explain", "--request-id", request_id, "--log", str(log)])
     return capsys.readouterr().out
 

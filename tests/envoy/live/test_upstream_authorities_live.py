@@ -162,7 +162,7 @@ def explained(
     answer = client("POST", f"/{server}", GOOD, body=b"{}")
     assert answer.status == 503
     (request_id,) = answer.values("x-request-id")
-    log = running.envoy.access_log(f"/{server}")
+    log = running.envoy.access_log(request_id)
     (tmp_path / "log").write_text("".join(json.dumps(each) + "\n" for each in log))
     main(["explain", "--request-id", request_id, "--log", str(tmp_path / "log")])
     return capsys.readouterr().out
