@@ -1,6 +1,7 @@
 """README.md and docs/ say what is true: their files exist, their authz.yaml loads."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CON
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
 
 
 def test_the_smallest_file_of_the_readme_is_right() -> None:
@@ -39,7 +41,7 @@ def test_the_smallest_file_of_the_readme_is_right() -> None:
 
 def test_every_path_of_the_readme_is_there_on_a_new_machine() -> None:
     """A folder that the README names it makes before; nobody's home stands in it."""
-    made = re.findall(r"^\$ sudo install -d [^/\n]*(/[\w/]+)", README, re.MULTILINE)
+    made = re.findall(r"^ *\$ sudo install -d [^/\n]*(/[\w/]+)", README, re.MULTILINE)
     named = re.findall(r"(?<![\w.:~/-])(/(?:etc|run|srv|var|opt|home|usr|tmp)/[\w./-]*)", README)
     assert made
     assert named
@@ -80,12 +82,40 @@ def test_every_file_that_a_page_names_exists() -> None:
 
 
 def test_every_command_line_of_the_readme_is_understood() -> None:
-    """Each `authz …` line of a console block, and each in backticks with an option, parses."""
-    lines = re.findall(r"^\$ authz ([^#>\n]+)", README, re.MULTILINE)
-    lines += re.findall(r"`authz ([a-z-]+ [^`]+)`", README)
+    """Each `authz …` of the README in backticks with an option parses."""
+    lines = re.findall(r"`authz ([a-z-]+ [^`]+)`", README)
     assert lines
     for line in lines:
-        understand(line)
+        understand(" ".join(line.split()))
+
+
+# What stands before the words of a command line: on the host, or in a folder of `authz init`.
+_BEFORE = r"^ *\$ (?:authz|docker compose (?:exec|run --rm)(?: -T)? (?:authz authz|authz|doctor)) "
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_of_a_page_is_understood(page: Path) -> None:
+    """Each line of a console block that runs `authz` parses, in a container or not."""
+    text = page.read_text("utf-8")
+    for line in re.findall(rf"{_BEFORE}([a-z][^#\n|]*)", text, re.MULTILINE):
+        understand(re.split(r" (?:[<>]|2>|&&|\\)", line)[0])
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them of its headings, and those of its own."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    made = {re.sub(r"[^\w -]", "", title).strip().replace(" ", "-") for title in plain}
+    return made | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_heading(page: Path) -> None:
+    """A link with an anchor names a heading of its page."""
+    links = re.findall(r"\]\((?!https?://)([^)#]*\.md|)#([^)]+)\)", page.read_text("utf-8"))
+    for file, anchor in links:
+        assert anchor in headings(page.parent / file if file else page), (file, anchor)
 
 
 def test_every_target_of_the_readme_is_in_the_makefile() -> None:

@@ -19,31 +19,34 @@ DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _HEAD: Final = """\
 # Reasons
 
-Every refusal by authz has one of these reasons. It is the `reason` label of
-`authz_decisions_total`, the `reason` of the decision log and of Envoy's access log, and
-`error.data.reason` of the answer (of a tool's result `result._meta["authz/refusal"].reason`).
-`allowed` is the label of what was let through. A status "200 (403)" is 200 for a request with an id
-and a valid token, and the other one for everything else
-([decision 11](decisions/0011-refusals.md), `gateway.refusals`). This page is made by `make docs`
-from `authz/core/reason.py` and `authz/envoy/render/local_replies.py`.
+Every refusal by authz has one of these reasons: the label `reason` of `authz_decisions_total`
+(there `allowed` is what was let through), of the decision log and of Envoy's access log, and
+`error.data.reason` of the answer. A status "200 (403)" is 200 for a request with an id and a valid
+token, and the other one for everything else: 403, 429 and 503 end the sessions of widely used
+clients ([decision 11](decisions/0011-refusals.md); `gateway.refusals` changes it).
+
+A `tools/call` refused with 200 gets a result with `isError`, which the model reads (its reason is
+`_meta["authz/refusal"].reason`), every other refusal a JSON-RPC error. Both carry a sentence for
+people and the request id of the log, with which `authz explain` says more
+([troubleshooting.md](troubleshooting.md)). Limits tell `Retry-After`, `RateLimit` and
+`RateLimit-Policy`.
+
+`make docs` makes this page from `authz/core/reason.py` and `authz/envoy/render/local_replies.py`.
 
 | reason | status | challenge | JSON-RPC code | what a person reads |
 |---|---|---|---|---|
 """
 _ENVOY: Final = """
 ## What Envoy answers by itself
-Before authz is asked, or after it has let a request through, Envoy answers with one of these in
-`error.data.reason`, or with `malformed_request`, `unknown_server`, `body_too_large`, `rate_limited`
-or `internal` of the table above. authz neither logs nor counts them as refusals; Envoy's access log
-tells them by status and `flags`. A status "200 (503)" is 200 for a request that authz has let
-through and that has an id, and the other one for everything else.
+Before authz is asked, or after it has let a request through, Envoy answers with one of these, or
+with `malformed_request`, `unknown_server`, `body_too_large`, `rate_limited` or `internal` of the
+table above. authz neither logs nor counts them; Envoy's access log tells them by status and
+`flags`. A status "200 (503)" is 200 for a request that authz has let through and that has an id.
 
-What Envoy refuses before it has read the headers of a request (a header name with an underscore,
-HTTP/1.0, no HTTP) gets a request id of its own: the answer, its body and the line in the access
-log have it, with the address, the status and `details`, and without method, host and path. A
-request without a host, or with a path that cannot be normalised, keeps the id that its client
-sent, if any. Over HTTP/2 Envoy resets the stream of a malformed request, and no answer follows:
-the line has status 0, the `details` (`http2.unexpected_underscore`) and no request id.
+What Envoy refuses before it has read the headers (a header name with an underscore, HTTP/1.0, no
+HTTP) gets a request id of its own; its line in the access log has address, status and `details`,
+and no method, host or path. Over HTTP/2 Envoy resets a malformed stream: the line has status 0,
+`details` (`http2.unexpected_underscore`) and no request id.
 
 | reason | status | JSON-RPC code | what a person reads |
 |---|---|---|---|
