@@ -84,6 +84,7 @@ def sent(body: bytes | None, method: str = "POST", **headers: str) -> list[bytes
                 body,
                 method,
                 authorization=f"Bearer a.b.{n}",
+                context=None,
                 **{name: value.format(n=n) for name, value in headers.items()},
             )
         )

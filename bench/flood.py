@@ -125,9 +125,10 @@ class Caller:
     def _run(pipe: Connection, path: str, good: Callable[[bytes], bool], size: int) -> None:
         load = Load(path, METHOD, b"", good, size)
         while (told := pipe.recv()) is not None:
+            messages, moments = told
             pipe.send("ready")
             try:
-                pipe.send(load.paced(*told, pipe.recv()))
+                pipe.send(load.paced(messages, moments, pipe.recv()))
             except RuntimeError as error:
                 pipe.send(error)
         load.close()

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -31,6 +31,7 @@ from authz_demo.front_door import KEY
 from authz_demo.login_drivers import AutheliaDriver, LoginDriver
 from authz_demo.person import BrowserUser
 
+CHEAP_HASH: Final = ("argon2", "--memory", "8192", "--iterations", "1")
 # The walk calls a tool whose scope was granted to nobody, and a server that refuses its machine.
 _UNGRANTED: Final = '          - "mcp:notes:write"\n'
 _MACHINE: Final = "        grant_types:\n          - client_credentials\n"
@@ -42,10 +43,15 @@ class RealAuthelia:
     portal: LoginDriver = AutheliaDriver()
 
     def __init__(
-        self, binary: Path, regulation: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
+        self,
+        binary: Path,
+        regulation: Mapping[str, Any] = MappingProxyType({"max_retries": 0}),
+        hashing: Sequence[str] = CHEAP_HASH,
     ) -> None:
+        """Keep the program, its `regulation`, and how it hashes people's passwords."""
         self._binary = binary
         self._regulation = regulation
+        self._hashing = hashing
 
     def part(self, place: Location, who: People, machine_secret: str, login: Login) -> ServiceSpec:
         folder = place.folder / "authelia"
@@ -112,10 +118,9 @@ class RealAuthelia:
         }
 
     def _user(self, person: BrowserUser, place: Location) -> Mapping[str, Any]:
-        cheap = ("argon2", "--memory", "8192", "--iterations", "1")
         return {
             "displayname": person.username,
-            "password": self._digest(person.password, *cheap),
+            "password": self._digest(person.password, *self._hashing),
             "email": f"{person.username}@{place.domain}",
             "groups": ["staff"] if person.username == "john" else [],
         }
