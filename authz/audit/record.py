@@ -319,7 +319,9 @@ def _asks_for_approval(target: RuleTarget[Rule], _: Deny) -> bool:
 
 
 def _is_exhausted(target: RuleTarget[Rule], deny: Deny) -> bool:
-    return any(_of(target, quota) and quota.remaining < quota.limit.cost for quota in deny.quotas)
+    return any(
+        _of(target, quota) and quota.exceeded and not quota.limit.shadow for quota in deny.quotas
+    )
 
 
 def _of(target: RuleTarget[Rule], quota: Quota) -> bool:

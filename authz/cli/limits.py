@@ -123,6 +123,6 @@ def _row(use: LimitUse) -> tuple[str, ...]:
         shown_text(use.client) or "-",
         shown_text(use.limit.place) or "every server",
         str(use.used),
-        f"{use.limit.quota} in {use.limit.window} s",
+        f"{use.limit.quota} in {use.limit.window} s{', shadow' if use.limit.shadow else ''}",
         f"{use.reset} s",
     )

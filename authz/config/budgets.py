@@ -94,6 +94,8 @@ def _choose(
     for limit in limits:
         if limit.counts not in {Counts.ALL, counts} or limit.per not in {Per.USER, Per.CLIENT_USER}:
             continue
+        if limit.shadow:
+            continue
         meter = Meter(limit, sustained, least)
         times = 1 if limit.per is Per.USER else clients
         found.append((meter, None if times is None else times * meter.most_open(longest)))

@@ -163,6 +163,7 @@ def _limit(place: str, limit: LimitConfig) -> Limit:
         cost=limit.cost,
         place=place,
         counts=Counts(limit.counts),
+        shadow=limit.shadow,
     )
 
 

@@ -654,6 +654,11 @@ class LimitConfig(Section):
         "rate.",
         None,
     )
+    shadow: StrictBool = field(
+        "Refuse nothing: count what it would let pass, and tell what it would refuse in the log "
+        "(`shadow`) and in `authz_shadow_refusals_total`. Clients are not told of it.",
+        False,
+    )
 
 
 class SecondFactorConfig(Section):

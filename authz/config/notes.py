@@ -76,6 +76,8 @@ def notes(config: Config) -> Iterator[str]:
             )
     yield from _unnamed(config)
     lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
+    if any(limit.shadow for limits in lists for limit in limits):
+        yield "limits with shadow: true count and refuse nothing"
     if any(limit.per is Per.ADDRESS for limits in lists for limit in limits):
         yield (
             "limits with per: address: all people behind one address share them; per: user and "

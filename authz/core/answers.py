@@ -534,7 +534,11 @@ _DELIVERIES: Final[Mapping[StepUpDelivery, _Deliver]] = MappingProxyType(
 def rate_limit(
     quotas: tuple[Quota, ...], cache: IdentityCache | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10)."""
+    """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10).
+
+    A limit in shadow is not told: clients would wait for what refuses nothing.
+    """
+    quotas = tuple([quota for quota in quotas if not quota.limit.shadow])
     if not quotas:
         return ()
     limits = [quota.limit for quota in quotas]

@@ -739,10 +739,7 @@ def _step_up_refusal(pending: PendingDecision, answer: StepUpMissing | StepUpToo
 
 def _lacks_stream(quotas: tuple[Quota, ...]) -> bool:
     """Tell whether a person has begun as many streams as one may."""
-    return any(
-        quota.limit.counts is Counts.STREAMS and quota.remaining < quota.limit.cost
-        for quota in quotas
-    )
+    return any(quota.limit.counts is Counts.STREAMS and quota.exceeded for quota in quotas)
 
 
 def _judged_headers(pending: PendingDecision) -> tuple[tuple[str, str], ...]:

@@ -48,6 +48,8 @@ class Limit:
         place: what is counted: "" everything, a server's name, or server and tool pattern; part
             of the bucket, so that two places never share one.
         counts: which messages are charged; part of the bucket, too.
+        shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
+            that of the same limit without it, so what was counted counts when it is enforced.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Limit:
     cost: int = 1
     place: str = ""
     counts: Counts = Counts.ALL
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -99,11 +102,14 @@ class Quota:
         limit: the limit.
         remaining: units left in the window.
         reset: seconds until units come back, rounded up; 0 where none are used.
+        exceeded: whether it had no room for the charge. One in shadow was then not charged,
+            whatever the answer; any other refused it.
     """
 
     limit: Limit
     remaining: int
     reset: int
+    exceeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +146,10 @@ class TakeOutcome:
 
     Attributes:
         quotas: one for every take, in order: after the charge, or as they stand where refused.
-        retry_after: 0 where all were charged; else the seconds, rounded up, after which the same
-            takes pass if nothing else happens. Takes that no empty bucket could hold (several on
-            one bucket, together over its quota) never pass; theirs is a window and a slot.
+        retry_after: 0 where all were charged, but for those in shadow that had no room; else the
+            seconds, rounded up, after which the same takes pass if nothing else happens. Takes
+            that no empty bucket could hold (several on one bucket, together over its quota) never
+            pass; theirs is a window and a slot.
     """
 
     quotas: tuple[Quota, ...]
@@ -153,18 +160,23 @@ def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
     """Return one charge for every bucket: two takes on one bucket are charged their sum.
 
     Raises:
-        ValueError: where takes name one bucket and disagree on its quota or window.
+        ValueError: where takes name one bucket and disagree on its quota, its window or whether it
+            is in shadow.
     """
     found: dict[str, Charge] = {}
     for each in takes:
         limit, cost = each.limit, each.limit.cost
         seen = found.get(each.bucket)
         if seen is not None:
-            if (seen.limit.quota, seen.limit.window) != (limit.quota, limit.window):
+            if _rule_of(seen.limit) != _rule_of(limit):
                 raise ValueError("two limits in one bucket")
             cost += seen.cost
         found[each.bucket] = Charge(each.bucket, limit, cost)
     return tuple(found.values())
+
+
+def _rule_of(limit: Limit) -> tuple[int, int, bool]:
+    return limit.quota, limit.window, limit.shadow
 
 
 def unsatisfiable_takes() -> tuple[Take, Take]:
@@ -234,6 +246,9 @@ def take(
 ) -> tuple[Mapping[str, WindowState], TakeOutcome]:
     """Charge all the takes or none, and return the state of every limit.
 
+    A limit in shadow has no part in whether they are charged, and is charged with them only where
+    it has room.
+
     Args:
         states: what is stored, by bucket.
         takes: what to charge.
@@ -245,7 +260,8 @@ def take(
     """
     wanted = charges(takes)
     current = {each.bucket: advance(states.get(each.bucket), each.limit, now) for each in wanted}
-    delay = max((wait(current[each.bucket], each, now) for each in wanted), default=0)
+    delays = {each.bucket: wait(current[each.bucket], each, now) for each in wanted}
+    delay = longest(wanted, delays)
     if delay:
         changed = {
             bucket: state
@@ -253,16 +269,46 @@ def take(
             if bucket in states and states[bucket].slot > state.slot
         }
     else:
-        changed = {each.bucket: _add(current[each.bucket], each.cost) for each in wanted}
-    return changed, outcome({**current, **changed}, takes, delay, now)
+        changed = {
+            each.bucket: _add(current[each.bucket], 0 if delays[each.bucket] else each.cost)
+            for each in wanted
+        }
+    return changed, outcome({**current, **changed}, takes, delays, delay, now)
+
+
+def longest(wanted: Sequence[Charge], delays: Mapping[str, int]) -> int:
+    """Return the longest delay of limits that are enforced; 0 where all of these have room."""
+    return max((delays[each.bucket] for each in wanted if not each.limit.shadow), default=0)
 
 
 def outcome(
-    states: Mapping[str, WindowState], takes: Sequence[Take], delay: int, now: int
+    states: Mapping[str, WindowState],
+    takes: Sequence[Take],
+    delays: Mapping[str, int],
+    delay: int,
+    now: int,
 ) -> TakeOutcome:
-    """Return the outcome of takes whose advanced states and delay (milliseconds) are known."""
-    quotas = tuple(quota_of(states[each.bucket], each.limit, now) for each in takes)
+    """Return the outcome of takes whose advanced states are known.
+
+    Args:
+        states: after the charge, by bucket.
+        takes: what was to be charged.
+        delays: milliseconds until each bucket has room, 0 where it had.
+        delay: the longest of them that refuses; 0 where none does.
+        now: milliseconds since the epoch.
+    """
+    quotas = tuple(
+        exceeded(quota_of(states[each.bucket], each.limit, now))
+        if delays[each.bucket]
+        else quota_of(states[each.bucket], each.limit, now)
+        for each in takes
+    )
     return TakeOutcome(quotas, _seconds(delay))
+
+
+def exceeded(quota: Quota) -> Quota:
+    """Return the quota of a limit that had no room."""
+    return Quota(quota.limit, quota.remaining, quota.reset, exceeded=True)
 
 
 def bucket_id(

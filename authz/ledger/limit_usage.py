@@ -99,6 +99,7 @@ class LimitUse:
             "quota": self.limit.quota,
             "window": self.limit.window,
             "reset": self.reset,
+            "shadow": self.limit.shadow,
         }
 
 

@@ -29,7 +29,19 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import SLOTS, Charge, Quota, WindowState, charges, in_use, outcome, wait
+from authz.core.limits import (
+    SLOTS,
+    Charge,
+    Quota,
+    WindowState,
+    charges,
+    exceeded,
+    in_use,
+    longest,
+    outcome,
+    quota_of,
+    wait,
+)
 from authz.core.second_factor import LEEWAY
 from authz.ledger.commands import evalsha, pack
 from authz.ledger.faults import fault_of_code
@@ -152,7 +164,7 @@ class TakeCall:
         args: list[bytes | int] = [query.issued_at, method, age, LEEWAY * 1000, approved]
         args += (len(self._fields), *(field for field, _ in self._fields))
         if self._charges:
-            args.append(b"".join(map(_charge, self._charges)))
+            args.append(b"".join(map(_charge, self._charges)) + _shadows(self._charges))
         if session is not None:
             args += (session_owner(session), session.lifetime * 1000)
         self.keys, self.args = pack(names), pack(args)
@@ -193,8 +205,13 @@ class TakeCall:
             value = _bucket(reply[place])
             stored: tuple[int, ...] = _STATE.unpack(value)
             slot, used = stored[0], sum(stored) - stored[0] + charge.cost
-            if slot != now // limit.slot or used > limit.quota:
+            if slot != now // limit.slot:
                 raise _impossible()
+            if used > limit.quota:
+                if not limit.shadow:
+                    raise _impossible()
+                quotas.append(exceeded(quota_of(WindowState(slot, stored[1:]), limit, now)))
+                continue
             # The last byte that is not zero is of the oldest slot in use, if any was before.
             oldest = (len(value.rstrip(b"\0")) - _COUNTS_OFFSET - 1) // 4
             quotas.append(in_use(limit, used, slot, max(0, oldest), now))
@@ -205,10 +222,11 @@ class TakeCall:
             each.bucket: _state(value, each, now)
             for each, value in zip(self._charges, reply[_HEAD:], strict=True)
         }
-        delay = max((wait(states[each.bucket], each, now) for each in self._charges), default=0)
+        delays = {each.bucket: wait(states[each.bucket], each, now) for each in self._charges}
+        delay = longest(self._charges, delays)
         if delay == 0:
             raise _impossible()
-        refused = outcome(states, self._query.takes, delay, now)
+        refused = outcome(states, self._query.takes, delays, delay, now)
         return OverLimit(refused.quotas, refused.retry_after)
 
 
@@ -279,6 +297,12 @@ def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | UnavailableError:
 
 def _charge(charge: Charge) -> bytes:
     return _CHARGE.pack(charge.limit.quota, charge.cost, charge.limit.slot)
+
+
+def _shadows(wanted: Sequence[Charge]) -> bytes:
+    """Return a byte for each charge, 1 of a limit in shadow; nothing where none is."""
+    marks = bytes([each.limit.shadow for each in wanted])
+    return marks if any(marks) else b""
 
 
 def _bucket(value: object) -> bytes:

@@ -23,7 +23,8 @@
 --       greatest age of an approval in ms (0: it is used up, however old; -1: none is needed);
 --       how many fields of the revocations may name the token, and these fields; then, where
 --       there are buckets, one string with, for each: quota (4 bytes), units to charge (4), length
---       of a slot in ms (8); then, where there is a session, its owner (16 bytes that name the
+--       of a slot in ms (8), and behind them, where any limit is in shadow, a byte for each (1: it
+--       is); then, where there is a session, its owner (16 bytes that name the
 --       person, 16 that name the owner) and the lifetime of the binding in ms.
 -- Answer: {now in ms, kind, ...}, where kind is
 --   "revoked" (and the index of the field), "foreign", "missing", "old", "unapproved", "declined",
@@ -31,7 +32,7 @@
 --   "over" or "taken" (and every bucket as it stood at that moment, before any charge).
 
 local call, find, sub = redis.call, string.find, string.sub
-local rep, format = string.rep, string.format
+local rep, format, byte = string.rep, string.format, string.byte
 local pack, unpack_ = struct.pack, struct.unpack
 local keys, argv = KEYS, ARGV
 local STATE = '>I8I4c40'
@@ -159,13 +160,14 @@ local function take(first, last, arg, stop)
   local text = argv[arg + 6 + fields]
   local charges = known[text] -- quota, cost, slot of the first, and so on
   if not charges then
-    charges = {unpack_('>' .. rep('I4I4I8', #text / 16), text)}
+    charges = {unpack_('>' .. rep('I4I4I8', count - bucket + 1), text)}
     known[text] = charges
   end
 
   -- keys[n + base] is of answer[n].
   local base, final = first + bucket - 3, count - bucket + 3
   local place = bucket - 3 -- and stored[n + place]
+  local shadow = 16 * final - 34 -- and the byte of `text` at n + shadow is 1 of a limit in shadow
 
   -- answer[n]: the bucket as it stands now. stored[n + place] becomes the units of its newest slot
   -- after the charge. Where the stored newest slot is not the current one, rests[n]: its older
@@ -178,12 +180,13 @@ local function take(first, last, arg, stop)
     local quota, cost, slot = charges[at], charges[at + 1], charges[at + 2]
     local current = (now - now % slot) / slot
     local stamp, head, older
-    if value then
-      if #value ~= 52 then
-        alien = true
-        break
-      end
+    if value and #value == 52 then
       stamp, head = unpack_('>I8I4', value)
+    elseif byte(text, n + shadow) == 1 then
+      value = nil -- it refuses nothing, so that what is no bucket of ours is written over
+    elseif value then
+      alien = true
+      break
     else -- MGET also answers nil for a key of another type; that is not an empty bucket
       absent = absent or {}
       absent[#absent + 1] = keys[n + base]
@@ -203,8 +206,10 @@ local function take(first, last, arg, stop)
       answer[n] = pack(STATE, current, head, rest)
     end
     head = head + cost
+    if head + older > quota then
+      if byte(text, n + shadow) == 1 then head = head - cost else over = true end
+    end
     stored[n + place] = head
-    if head + older > quota then over = true end
     at = at + 3
   end
   alien = alien or absent and call('EXISTS', unpack(absent)) > 0

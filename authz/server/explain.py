@@ -38,7 +38,7 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import Quota, charges, unsatisfiable_takes
+from authz.core.limits import Quota, unsatisfiable_takes
 from authz.core.principal import Principal
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
@@ -335,9 +335,7 @@ async def _looked(ledger: Ledger, query: Query) -> LedgerAnswer:
     if not isinstance(answer, OverLimit):
         return answer
     quotas = answer.quotas[: len(query.takes)]
-    costs = {each.bucket: each.cost for each in charges(query.takes)}
-    pairs = zip(query.takes, quotas, strict=True)
-    short = [quota.reset for take, quota in pairs if quota.remaining < costs[take.bucket]]
+    short = [each.reset for each in quotas if each.exceeded and not each.limit.shadow]
     return OverLimit(quotas, max(1, *short)) if short else Taken(quotas, Mode.REDIS)
 
 
@@ -373,4 +371,7 @@ def _ledger_steps(query: Query, answer: LedgerAnswer, decision: Decision) -> Ite
 def _quota(quota: Quota) -> str:
     limit = quota.limit
     back = f", units come back in {quota.reset} s" if quota.reset else ""
-    return f"{limit.name}: {quota.remaining} of {limit.quota} left in {limit.window} s{back}"
+    shadow = ", in shadow: it refuses nothing" if limit.shadow else ""
+    return (
+        f"{limit.name}: {quota.remaining} of {limit.quota} left in {limit.window} s{back}{shadow}"
+    )

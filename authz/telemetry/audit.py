@@ -68,7 +68,11 @@ def as_line(
     trace_id: str = "",
 ) -> str:
     """Return the JSON of what `describe` returns; its recurring parts are cached."""
-    if isinstance(decision, Allow) and decision.approval is None:
+    if (
+        isinstance(decision, Allow)
+        and decision.approval is None
+        and not any(quota.exceeded for quota in decision.quotas)
+    ):
         verdict = _ALLOWED[decision.mode]
     else:
         verdict = _joined(_verdict(decision))
@@ -88,7 +92,12 @@ def _three_decimals(number: float) -> str:
 
 def _verdict(decision: Decision) -> _Fields:
     if isinstance(decision, Allow):
-        return (*_allowed(decision.mode), ("approval", _approval(decision.approval)))
+        shadow = ", ".join([each.limit.name for each in decision.quotas if each.exceeded])
+        return (
+            *_allowed(decision.mode),
+            ("approval", _approval(decision.approval)),
+            ("shadow", shadow),
+        )
     return ("verdict", "deny"), ("reason", decision.reason.label), ("detail", decision.detail)
 
 

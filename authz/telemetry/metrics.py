@@ -108,6 +108,11 @@ class Metrics:
             "reason",
         )
         _begin(self.refusals, [(each.label,) for each in Reason])
+        self.shadow_refusals: Final = self._counter(
+            "authz_shadow_refusals_total",
+            "Allowed requests that a limit with `shadow: true` would have refused, by its name.",
+            "limit",
+        )
         self.security_events: Final = self._counter(
             "authz_security_events_total",
             "Occurrences of what an operator has to hear of, by event (docs/security-events.md).",

@@ -125,6 +125,20 @@ TEN_WORST = (
         _LEDGER,
     ),
     Defence(
+        "Only what is in shadow refuses nothing", "authz/ledger/take.lua", "the script",
+        "if byte(text, n + shadow) == 1 then head = head - cost else over = true end",
+        "head = head - cost", _LEDGER,
+    ),
+    Defence(
+        "What a shadow has no room for is not counted", "authz/ledger/take.lua", "the script",
+        "if byte(text, n + shadow) == 1 then head = head - cost else over = true end",
+        "if byte(text, n + shadow) ~= 1 then over = true end", _LEDGER,
+    ),
+    Defence(
+        "A limit in shadow counts apart from those that are enforced", "authz/core/limits.py",
+        "longest", " if not each.limit.shadow", "", _LEDGER,
+    ),
+    Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
         "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
         "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,

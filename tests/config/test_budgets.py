@@ -42,6 +42,16 @@ def test_what_is_decided_by_is_what_is_checked(smallest: str, settings_of: Setti
     )
 
 
+@pytest.mark.attack("shadow-limit-refuses")
+def test_a_limit_in_shadow_bounds_nothing(smallest: str, settings_of: SettingsOf) -> None:
+    """Neither how long calls last nor what one person holds is derived from it."""
+    text = f"{smallest}    limits: [{{per: user, rate: 60/minute, shadow: true}}]\n"
+    found = budget_of(settings_of(text).config, "files")
+
+    assert found.most_open is None
+    assert found.meters.keys() == {Exchange.STREAM}
+
+
 @pytest.mark.parametrize(
     ("line", "quota", "window"),
     [

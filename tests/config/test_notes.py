@@ -77,6 +77,13 @@ def test_limits_by_address_are_shared(place: str) -> None:
     assert "limits with per: address" not in said(_DIRECT, server=limits.replace("address", "user"))
 
 
+def test_limits_in_shadow_are_told() -> None:
+    """Nobody takes them for limits."""
+    limits = ", limits: [{per: user, rate: 9/minute, shadow: true}]"
+
+    assert "limits with shadow: true count and refuse nothing" in said(_DIRECT, server=limits)
+
+
 def test_the_command_tells_them_to_people_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,6 +217,14 @@ def test_without_limits_there_are_no_fields() -> None:
     assert rate_limit(()) == ()
 
 
+def test_a_limit_in_shadow_is_not_told() -> None:
+    """A client would wait for what refuses nothing."""
+    trial = Quota(replace(LIMIT, name="trial", shadow=True), 0, 12, exceeded=True)
+
+    assert rate_limit((trial,)) == ()
+    assert rate_limit((trial, Quota(LIMIT, 1, 12))) == rate_limit((Quota(LIMIT, 1, 12),))
+
+
 @pytest.mark.parametrize(
     "reason", [Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL]
 )

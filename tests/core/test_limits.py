@@ -194,6 +194,7 @@ def test_refused_takes_charge_nothing() -> None:
     outcome = bucket.take(START, large, small)
 
     assert outcome.retry_after == 11
+    assert [quota.exceeded for quota in outcome.quotas] == [False, True]
     assert [quota.remaining for quota in outcome.quotas] == [9, 0]
     assert [quota.reset for quota in outcome.quotas] == [0, 11]
     assert bucket.states == before
@@ -250,6 +251,39 @@ def test_a_state_that_holds_more_than_its_quota_is_full() -> None:
     assert outcome.quotas[0].remaining == 0
     assert outcome.retry_after == 11
     assert advance(stuffed, limit(5), START - SLOT).counts == (5, *(0,) * SLOTS)
+
+
+@given(trace=traces, quota=quotas, shadow=quotas, begin=st.integers(0, 2 * SLOT))
+@pytest.mark.attack("shadow-limit-refuses")
+def test_a_limit_in_shadow_changes_nothing_for_others(
+    trace: list[tuple[int, int]], quota: int, shadow: int, begin: int
+) -> None:
+    """With it the same pass, the same is charged and the same Retry-After is told as without; and
+    of what passes it tells what it would refuse by itself, of which it counts nothing.
+    """
+    bucket, plain, alone, now = Bucket(), Bucket(), Bucket(), START + begin
+    for gap, cost in trace:
+        now += gap
+        enforced = Take("b", limit(quota, cost=cost))
+        # Of four units at most, so that every quota has room for one.
+        trial = Take("s", limit(shadow, 3 * WINDOW))
+        both = bucket.take(now, replace(trial, limit=replace(trial.limit, shadow=True)), enforced)
+        without = plain.take(now, enforced)
+
+        assert both.quotas[1:] == without.quotas
+        assert both.retry_after == without.retry_after
+        assert bucket.states["b"] == plain.states["b"]
+        if not both.retry_after:
+            refused = alone.take(now, trial).retry_after > 0
+            assert both.quotas[0].exceeded == refused
+            assert sum(bucket.states["s"].counts) == sum(alone.states["s"].counts)
+
+
+def test_one_bucket_is_in_shadow_or_not() -> None:
+    """A limit that is enforced and one in shadow are never one charge."""
+    one = Take("b", limit())
+    with pytest.raises(ValueError, match="two limits"):
+        charges((one, replace(one, limit=replace(one.limit, shadow=True))))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def left(answer: LedgerAnswer) -> list[int]:
     return [quota.remaining for quota in answer.quotas]
 
 
+def exceeded(answer: LedgerAnswer) -> list[int]:
+    """Return 1 for each limit that had no room, 0 for each other."""
+    assert isinstance(answer, Taken | OverLimit), answer
+    return [int(quota.exceeded) for quota in answer.quotas]
+
+
 def without_mode(answer: LedgerAnswer) -> LedgerAnswer:
     """Return the answer without saying who counted."""
     return Taken(answer.quotas, Mode.REDIS) if isinstance(answer, Taken) else answer

@@ -17,7 +17,7 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Limit, Per, Take, unsatisfiable_takes
+from authz.core.limits import Limit, Per, Take, digest, unsatisfiable_takes
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -38,7 +38,9 @@ from tests.ledger.queries import (
     SELF_NAMED,
     Contract,
     Subject,
+    exceeded,
     left,
+    limit,
     query,
     session,
     take,
@@ -178,6 +180,60 @@ def test_two_thousand_at_once_are_counted_one_by_one(contract: Contract) -> None
         assert sorted(left(each)[0] for each in answers if isinstance(each, Taken)) == list(
             range(100)
         )
+
+    contract(scenario)
+
+
+@pytest.mark.attack("shadow-limit-refuses")
+def test_a_limit_in_shadow_refuses_nothing_and_hides_nothing(contract: Contract) -> None:
+    """It counts what it would let pass and tells what it would refuse; the enforced limits beside
+    it are charged and refuse as if it were not there, and with them it is charged or not.
+    """
+
+    async def scenario(subject: Subject) -> None:
+        enforced = take("enforced", quota=3)
+        shadow = Take(digest("shadow"), replace(limit(1), shadow=True))
+        costly = Take(digest("costly"), replace(limit(9, cost=5), shadow=True))
+        asked = query(shadow, enforced, costly)
+        answers = [await subject.ledger.take(asked) for _ in range(4)]
+
+        assert [left(answer) for answer in answers] == [[0, 2, 4], [0, 1, 4], [0, 0, 4], [0, 0, 4]]
+        assert [type(answer) for answer in answers] == [Taken, Taken, Taken, OverLimit]
+        told = [exceeded(answer) for answer in answers]
+        assert told == [[0, 0, 0], [1, 0, 1], [1, 0, 1], [1, 1, 1]]
+        over = answers[3]
+        assert isinstance(over, OverLimit)
+        assert over.retry_after == over.quotas[1].reset
+        assert left(await subject.ledger.take(query(shadow))) == [0]
+
+    contract(scenario)
+
+
+def test_what_was_counted_in_shadow_counts_when_it_is_enforced(contract: Contract) -> None:
+    """A bucket is the same with and without shadow, and a trial is no new budget."""
+
+    async def scenario(subject: Subject) -> None:
+        enforced = take(quota=1)
+        shadow = replace(enforced, limit=replace(enforced.limit, shadow=True))
+        assert left(await subject.ledger.take(query(shadow))) == [0]
+        assert isinstance(await subject.ledger.take(query(shadow)), Taken)
+        assert isinstance(await subject.ledger.take(query(enforced)), OverLimit)
+
+    contract(scenario)
+
+
+@pytest.mark.attack("shadow-limit-refuses")
+def test_of_many_at_once_a_shadow_counts_exactly_its_quota(contract: Contract) -> None:
+    """All pass, the quota is counted once, and all the others are told."""
+
+    async def scenario(subject: Subject) -> None:
+        shadow = Take(digest("shadow"), replace(limit(100), shadow=True))
+        asked = query(shadow, take("b", quota=250))
+        answers = await asyncio.gather(*(subject.ledger.take(asked) for _ in range(500)))
+
+        taken = [each for each in answers if isinstance(each, Taken)]
+        assert len(taken) == 250
+        assert sum(each.quotas[0].exceeded for each in taken) == 150
 
     contract(scenario)
 

@@ -48,9 +48,15 @@ from tests.support.valkey import ValkeyServer, binaries, free_port, valkey
 
 STATE = struct.Struct(">Q11I")
 WINDOWS = (1, 60, DAY)
-TAKES = tuple(
-    Take(digest(str(window)), Limit("t", Per.USER, quota, window))
-    for quota, window in zip((5, 7, 9), WINDOWS, strict=True)
+TAKES = (
+    *(
+        Take(digest(str(window)), Limit("t", Per.USER, quota, window))
+        for quota, window in zip((5, 7, 9), WINDOWS, strict=True)
+    ),
+    *(
+        Take(digest(f"shadow {window}"), Limit("s", Per.USER, 4, window, shadow=True))
+        for window in WINDOWS
+    ),
 )
 TARGETS = (token_field("token-1"), person_field(PERSON), client_field(CLIENT), EVERYTHING)
 
@@ -131,13 +137,10 @@ Step = Callable[[Both], Any]
 
 
 def takes_of(indexes: Sequence[tuple[int, int]]) -> tuple[Take, ...]:
-    return tuple(
-        Take(TAKES[i].bucket, Limit("t", Per.USER, TAKES[i].limit.quota, WINDOWS[i], cost))
-        for i, cost in indexes
-    )
+    return tuple(Take(TAKES[i].bucket, replace(TAKES[i].limit, cost=cost)) for i, cost in indexes)
 
 
-indexes = st.integers(0, 2)
+indexes = st.integers(0, len(TAKES) - 1)
 charges = st.lists(st.tuples(indexes, st.integers(1, 3)), max_size=4)
 needs = st.none() | st.builds(
     StepUpNeed, st.sampled_from([Method.ANY, Method.TOTP]), st.none() | st.just(300)
@@ -240,6 +243,29 @@ def test_a_refusal_tells_what_stands(server: ValkeyServer, deployment: str, late
             await both.write_state(TAKES[1], 0, (7, *(0,) * SLOTS))
 
             await both.take(query(full, TAKES[1], TAKES[0]))
+
+    asyncio.run(run())
+
+
+@pytest.mark.attack("shadow-limit-refuses")
+def test_a_limit_in_shadow_is_never_a_fault(server: ValkeyServer, deployment: str) -> None:
+    """What stands in place of its bucket, of any type and size, is written over and refuses nobody;
+    beside it the same in place of an enforced limit's is a fault, and nothing is charged.
+    """
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            shadow = replace(take("s"), limit=replace(take().limit, shadow=True))
+            name = ledger._keys.bucket(shadow.bucket)
+            for odd in (("SET", name, "x"), ("SET", name, "x" * 51), ("HSET", name, "a", "b")):
+                await command(ledger, "DEL", name)
+                await command(ledger, *odd)
+                assert left(await ledger.take(query(shadow, take(odd[-1])))) == [2, 2]
+            other = take("other")
+            await command(ledger, "SET", ledger._keys.bucket(other.bucket), "x")
+            with pytest.raises(UnavailableError):
+                await ledger.take(query(shadow, other))
+            assert left(await ledger.take(query(shadow))) == [1]
 
     asyncio.run(run())
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.ledger import Mode
+from authz.core.limits import Quota
 from authz.core.mcp import Message, MessageKind
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest
@@ -24,7 +26,7 @@ from authz.telemetry.audit import (
     as_text,
     describe,
 )
-from tests.support.values import principal, request, server, visitor
+from tests.support.values import LIMIT, principal, request, server, visitor
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret.signature"
 
@@ -113,7 +115,8 @@ def decisions(draw: st.DrawFn) -> Decision:
         | st.just(visitor())
     )
     if draw(st.booleans()) and who is not None:
-        return Allow(server(), message, who, (), draw(st.sampled_from(Mode)))
+        trial = Quota(replace(LIMIT, shadow=True), 0, 1, exceeded=draw(st.booleans()))
+        return Allow(server(), message, who, (trial,), draw(st.sampled_from(Mode)))
     where = draw(st.none() | st.just(server()))
     return Deny(draw(st.sampled_from(Reason)), draw(WORDS), where, message, who)
 

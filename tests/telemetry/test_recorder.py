@@ -2,18 +2,20 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.ledger import Mode
+from authz.core.limits import Quota
 from authz.core.reason import Reason
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.security_events import SecurityNotice
 from authz.telemetry.traces import KeepOptions, Span, Tracer
-from tests.support.values import principal, request, server
+from tests.support.values import LIMIT, principal, request, server
 
 
 def recorder() -> tuple[Recorder, io.StringIO]:
@@ -46,6 +48,22 @@ def test_every_reason_is_counted_from_zero_over_all_servers() -> None:
     record.decision(Deny(Reason.TOKEN_MISSING), request(), 0.003)
 
     assert value(record, "authz_refusals_total", reason="token_missing") == 2
+
+
+def test_what_a_limit_in_shadow_would_refuse_is_counted_and_written() -> None:
+    """By the limit's name, of allowed requests alone; a limit that had room is not told."""
+    record, stream = recorder()
+    trial, other = (replace(LIMIT, name=name, shadow=True) for name in ("trial", "other"))
+    quotas = Quota(trial, 0, 9, exceeded=True), Quota(other, 3, 9), Quota(LIMIT, 3, 9)
+    allow = Allow(server(), None, principal(), quotas, Mode.REDIS)
+
+    record.decision(allow, request(), 0.003)
+    record.decision(Deny(Reason.RATE_LIMITED, quotas=quotas, retry_after=9), request(), 0.003)
+
+    assert value(record, "authz_shadow_refusals_total", limit="trial") == 1
+    assert value(record, "authz_shadow_refusals_total", limit="other") is None
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line.get("shadow") for line in lines] == ["trial", None]
 
 
 def test_an_unknown_server_is_one_label() -> None:

@@ -138,8 +138,9 @@ def _open_requests(config: Config) -> Iterator[Fault]:
     lists = (limits_of(config, target) for target in (None, *config.targets()))
     # Limits that let nothing pass are an error of their own.
     can_pass = all(limit.cost <= limit.rate.quota for limits in lists for limit in limits)
-    for name, server in config.servers.items():
-        if server.limits == () and not config.limits:
+    for name in config.servers:
+        own = limits_of(config, next(config.targets_of(name)))
+        if all(limit.shadow for limit in (*config.limits, *own)):
             yield warning(
                 ("servers", name, "limits"),
                 "nothing limits this server",

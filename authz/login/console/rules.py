@@ -98,7 +98,8 @@ def describe_limit(limit: Limit) -> str:
     """Return what a limit allows, for people."""
     per = limit.per.value.replace(",", " and ")
     cost = "" if limit.cost == 1 else f", {limit.cost} a request"
-    return f"{limit.quota} in {format_duration(limit.window)} per {per}{cost}"
+    shadow = ", in shadow" if limit.shadow else ""
+    return f"{limit.quota} in {format_duration(limit.window)} per {per}{cost}{shadow}"
 
 
 def _demands(rule: Rule) -> Iterator[str]:
