@@ -138,11 +138,11 @@ class IssuerConfig(Section):
         False,
     )
     serve_endpoints: StrictBool | None = field(
-        "Whether Envoy passes on what programs send to the issuer's token, introspection, "
-        "revocation, pushed authorization and device authorization endpoints, where it serves the "
-        "portal. Left out: all of them where a client logs in at the issuer itself, the token "
-        "endpoint alone where there are machines only, else none: the front door calls them at "
-        "`internal`. `true` for other applications that log in at this Authelia by this name.",
+        "Whether Envoy, where it serves the portal, passes on what programs send to the issuer's "
+        "token, introspection, revocation, pushed authorization and device authorization "
+        "endpoints. `true` for other applications that log in at this Authelia. Left out: all of "
+        "them where a client logs in at the issuer itself, the token endpoint alone for machines, "
+        "else none.",
         None,
     )
     algorithms: NonEmpty[Algorithm] = field(
@@ -206,9 +206,8 @@ class FrontDoorConfig(Section):
     )
     address_log_ins: Annotated[Rate, value_types.RATE] = field(
         "How many log-ins, step-ups and looks at one's own log-ins one address may begin at the "
-        "issuer. Tokens are refreshed and used without it: people who are logged in are never "
-        "counted. Authelia itself takes 30 failed requests a minute of one address, and answers "
-        "429 to all of that address afterwards.",
+        "issuer. Authelia itself takes 30 failed requests a minute of one address, and answers "
+        "429 to all of it afterwards.",
         "20/minute",
     )
     address_documents: Annotated[Rate, value_types.RATE] = field(
@@ -225,11 +224,10 @@ class FrontDoorConfig(Section):
         "How long one consent lasts, however often it is refreshed.", "30d"
     )
     refresh_tokens: RefreshTokens = field(
-        "Which log-ins give a refresh token, for which Authelia asks the person once more, on a "
-        "page of its own after ours. `unless_declined`: all, but of clients whose metadata lists "
-        "`grant_types` without `refresh_token`. `on_request`: those that ask for the scope "
-        "`offline_access`. `never`: none; people see one page, and log in again after "
-        "`access_token_lifetime`.",
+        "Which log-ins give a refresh token, for which Authelia asks for consent on a page of its "
+        "own. `unless_declined`: all, but of clients whose metadata lists `grant_types` without "
+        "`refresh_token`. `on_request`: those that ask for the scope `offline_access`. `never`: "
+        "none; people log in again after `access_token_lifetime`.",
         "unless_declined",
     )
     email_addresses: StrictBool = field(
@@ -244,10 +242,10 @@ class FrontDoorConfig(Section):
         "8h",
     )
     stale_refresh: Annotated[float, duration("30s", "7d", "24h")] = field(
-        "How long a refresh token that was replaced still gets the newest answer of its grant, "
-        "from the same client and from the network of the last refresh: several processes of one "
-        "program share a token, and each keeps a copy. `30s`: for lost answers alone. Later, or "
-        "from elsewhere, it ends the grant (RFC 9700, section 4.14.2).",
+        "How long a replaced refresh token still gets the newest answer of its grant, from the "
+        "same client and the network of the last refresh, since several processes of one program "
+        "may share a token. `30s`: for lost answers alone. Later, or from elsewhere, it ends the "
+        "grant (RFC 9700, section 4.14.2).",
         "24h",
     )
     page_session: Annotated[float, duration("5m", "7d", "8h")] = field(
@@ -309,21 +307,20 @@ class GatewayConfig(Section):
         "8MiB",
     )
     max_json_work: Annotated[float, duration("1ms", "2s", "50ms")] = field(
-        "How long reading one message may take, estimated from its size and what it consists of, "
-        "the same on any machine: 6 ns a byte, 50 a comma, 280 a point of a number, 700 an "
-        "exponent, 200 for every 20 digits in a row, 350 an object or array, 250 a member. A "
-        "megabyte of long floating-point numbers takes 24 ms; others wait meanwhile.",
+        "How long reading one message may take, estimated the same on any machine: 6 ns a byte, "
+        "50 a comma, 280 a point of a number, 700 an exponent, 200 for every 20 digits in a row, "
+        "350 an object or array, 250 a member. Others wait meanwhile.",
         "50ms",
     )
     max_json_depth: Annotated[StrictInt, Field(ge=8, le=256)] = field(
         "How many objects and arrays of a message may be nested.", 64
     )
     refusals: Literal["tool_result", "json_rpc", "http_status"] = field(
-        "How a client with a valid token is told that its operation is refused (tool, group, "
-        "limit, second factor, something of ours away): with HTTP 200, of `tools/call` as a "
-        "result with `isError` that the model reads (`tool_result`), or always as a JSON-RPC "
-        "error (`json_rpc`); or by the HTTP status (`http_status`), which ends the sessions of "
-        "widely used clients. OAuth challenges and malformed requests always keep their status.",
+        "How a client with a valid token is told that its operation is refused: with HTTP 200, of "
+        "`tools/call` as a result with `isError` that the model reads (`tool_result`), or always "
+        "as a JSON-RPC error (`json_rpc`); or by the HTTP status (`http_status`), which ends the "
+        "sessions of widely used clients. OAuth challenges and malformed requests keep their "
+        "status.",
         "tool_result",
     )
     max_stream: Annotated[float, duration("1s", "7d", "1h")] = field(
@@ -333,24 +330,21 @@ class GatewayConfig(Section):
     )
     stream_recheck: Annotated[float, duration("1s", "7d", "15m")] = field(
         "The longest life of a stream that waits for a server's notifications (GET, or "
-        "`subscriptions/listen`). It ends then and its client opens it anew, which is decided "
-        "about anew: a revocation, a block and a new rule reach open streams within this time. A "
-        "tool call under way is not ended by it.",
+        "`subscriptions/listen`); its client then opens it anew. A revocation, a block and a new "
+        "rule reach open streams within this time. It ends no tool call.",
         "15m",
     )
     streams_per_user: PerUser = field(
-        "How many streams of notifications one person may begin at one server, by whatever "
-        "clients, within `stream_recheck` (of which 15 minutes count at most): so many are open "
-        "at a time. The excess is told 405, by which MCP means that there is no stream to be had; "
-        "the session goes on without.",
+        "How many streams of notifications one person may have at one server: so many may begin "
+        "within `stream_recheck` (of which 15 minutes count at most). The excess is told 405, by "
+        "which MCP means that there is no stream; the session goes on.",
         96,
     )
     calls_per_user: PerUser = field(
         "How many calls one person may keep a server busy with at a steady rate. A call lasts at "
-        "most this number divided by the rate at which its person has begun calls: with 64 an hour "
-        "at one a minute, six minutes at ten, and never less than a minute; `max_stream` "
-        "and the token end it earlier. A third of the number goes to lists, handshakes and the "
-        "like, which last 15 seconds at least.",
+        "most this number divided by the rate at which its person has begun calls: with 64 an "
+        "hour at one a minute, six minutes at ten, never less than a minute. A third of the "
+        "number goes to lists and handshakes, which last 15 seconds at least.",
         64,
     )
     max_connections: Count = field("Connections at once, from all clients.", 10_000)
@@ -369,9 +363,9 @@ class GatewayConfig(Section):
     )
     address_bodies: Annotated[Rate, value_types.RATE] = field(
         "How many requests with a bearer token and a body of 10,000 bytes or more, or of unknown "
-        "length, one address may begin. They wait in Envoy's memory until they have arrived, so "
-        "that an address holds at most this number and `request_timeout` times this rate of "
-        "`max_body` each. Such requests to the front door are counted apart.",
+        "length, one address may begin; such requests to the front door are counted apart. An "
+        "address holds this number and `request_timeout` times this rate of `max_body` each in "
+        "Envoy's memory.",
         "240/minute",
     )
     address_passwords: Annotated[Rate, value_types.RATE] = field(
@@ -380,12 +374,10 @@ class GatewayConfig(Section):
         "30/minute",
     )
     address_bad_tokens: Annotated[Rate, value_types.RATE] = field(
-        "About how many tokens, made up or not, one worker asks the issuer in vain for one "
-        "address, each token counted once, before it is not asked about another one (429). A token "
-        "that a known key has signed is never held up by it, nor an opaque one that this worker "
-        "has once found active, so that a stranger behind an address locks nobody out who is known "
-        "there. One that is not known yet passes at the latest when it comes again, unless the "
-        "stranger repeats its own too.",
+        "About how many unknown tokens one worker asks the issuer about in vain for one address, "
+        "each counted once, before others wait (429). It never holds up a token that a known key "
+        "has signed, nor an opaque one that this worker has found active; one that is not known "
+        "yet passes when it comes again, unless the stranger repeats its own too.",
         "60/minute",
     )
     request_timeout: Annotated[float, duration("1s", "5m", "15s")] = field(
@@ -597,10 +589,9 @@ class ServiceConfig(Section):
         "envoy",
     )
     match: Literal["context", "by_url"] = field(
-        "How the server of a request is known: by its route alone, which names it in "
-        "`context_extensions` (`context`), or where a route names none by host and path, which "
-        "must be those of its public URL to the letter (`by_url`). Not with our own Envoy, whose "
-        "routes always name it.",
+        "How the server of a request is known: by its route, which names it in "
+        "`context_extensions` (`context`), or where a route names none by host and path, to the "
+        "letter those of its public URL (`by_url`; not with our own Envoy).",
         "context",
     )
 
@@ -823,9 +814,8 @@ class ServerConfig(Section):
         None,
     )
     upstream_ca: Annotated[str, value_types.AUTHORITY_FILE] | None = field(
-        "The private authority that signs the certificate of an `upstream` with https: one "
-        "certificate or several, PEM. Envoy, `authz doctor` and `authz tools` then trust that "
-        "alone for it; a change of the file is taken like one of authz.yaml. Left out: the "
+        "The private authority of an `upstream` with https: one certificate or several, PEM, "
+        "which Envoy, `authz doctor` and `authz tools` then trust alone for it. Left out: the "
         "authorities of the system.",
         None,
     )
@@ -841,12 +831,10 @@ class ServerConfig(Section):
     )
     scopes: Listing[Scope] = field("All of them are needed.", [])
     challenge_scopes: ChallengeScopes | None = field(
-        "Which scopes a client is told to ask for at its log-in, by the challenge and the RFC 9728 "
-        "document: `all`, its tools' too, or its `own` (where it has none, its tools' all the "
-        "same). With `own` a tool's scope is first heard of in a refusal, and only some clients "
-        "log in once more for it: docs/clients.md names them. Left out: `all`; where clients log "
-        "in at the issuer itself, which refuses what a client may not ask for, `own` in the "
-        "challenge.",
+        "Which scopes a client is told to ask for at its log-in: `all`, its tools' too, or its "
+        "`own` (where it has none, its tools' all the same), with which only some clients ask for "
+        "a tool's scope later: docs/clients.md names them. Left out: `all`; where clients log in "
+        "at the issuer itself, `own` in the challenge.",
         None,
         examples=["own"],
     )
