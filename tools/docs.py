@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from authz.config.reference import rewrite_page
 from authz.core.reason import Reason, RefusalRow
@@ -85,55 +85,86 @@ _CLIENTS: Final = """\
 # Connect clients
 
 ```console
-$ authz client-config claude deploy      # or vscode, cursor, inspector; or authz.yaml
+$ authz client-config claude deploy      # what to paste; also for vscode, cursor, inspector
 $ authz doctor --outside https://mcp.example.com/files    # as a hosted assistant sees it
 $ docker compose logs --since 2h | authz connections --stopped    # where one stopped
 ```
 
-The first prints what to paste: a URL for each server; the client registers itself. Under the
-private authority of `authz init` it says how that client trusts `ca.crt` (`NODE_EXTRA_CA_CERTS`
-for programs on Node.js). Hosted assistants (claude.ai, ChatGPT) trust public authorities alone
+A client needs the URL of a server and registers itself. Under the private authority of `authz init`
+it has to trust `ca.crt`; the first line says how (`NODE_EXTRA_CA_CERTS` for programs on Node.js).
+Hosted assistants (claude.ai, ChatGPT) trust public authorities alone
 ([certificates.md](certificates.md#acme)) and reach port 443 of a public name: run the second line
-on another network.
+on another network. More: [troubleshooting.md](troubleshooting.md).
 
 ## Scopes of tools
 
-A log-in names the scopes of a server and of all its tools, so that every client below has them at
-once. With `challenge_scopes: own` it names the server's alone, and a tool's scope is first heard
-of in a refusal (403 `insufficient_scope`). TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote
-then log in anew and ask for it; TypeScript 1.x does not. `authz check-config` warns of it.
+A log-in names the scopes of a server and of all its tools. With `challenge_scopes: own` it names
+the server's alone, and a tool's scope is first heard of in a refusal (403 `insufficient_scope`):
+TypeScript 2.x, FastMCP 2 and 4, Go 1.8 and mcp-remote then log in anew and ask for it; TypeScript
+1.x does not. `authz check-config` warns of it.
 
 ## What works
 
 As `make matrix` saw it, which CI runs: each the published package, told one URL, before the real
-Envoy with a stand-in for Authelia. `make docs` makes this page from `docs/clients.json`, which
-`AUTHZ_RECORD=1 make matrix` writes.
+Envoy with a stand-in for Authelia. (`AUTHZ_RECORD=1 make matrix` writes `docs/clients.json`, of
+which `make docs` makes this page.)
 
 | row | what it means |
 |---|---|
 """
 
 
+class _Row(TypedDict):
+    """What one client did at one row, as docs/clients.json has it."""
+
+    row: str
+    works: bool
+    why: str
+    seen: str
+
+
+class _Client(TypedDict):
+    """One client of docs/clients.json."""
+
+    title: str
+    version: str
+    rows: list[_Row]
+
+
+class _Record(TypedDict):
+    """docs/clients.json."""
+
+    rows: dict[str, str]
+    clients: list[_Client]
+
+
 def clients() -> str:
     """Return docs/clients.md."""
-    found = json.loads((DOCS / "clients.json").read_text("utf-8"))
-    rows: dict[str, str] = found["rows"]
+    found: _Record = json.loads((DOCS / "clients.json").read_text("utf-8"))
+    rows = found["rows"]
     text = _CLIENTS + "".join(f"| {row} | {meaning} |\n" for row, meaning in rows.items())
     text += "\n| client | version | " + " | ".join(rows) + " |\n" + "|---" * (len(rows) + 2) + "|\n"
     for client in found["clients"]:
         works = {row["row"]: "yes" if row["works"] else "**no**" for row in client["rows"]}
         cells = " | ".join(works.get(row, "") for row in rows)
-        text += f"| [{client['title']}](#{client['name']}) | {client['version']} | {cells} |\n"
-    text += "\n## What to know\n"
-    for client in found["clients"]:
-        text += f'\n<a id="{client["name"]}"></a>\n### {client["title"]} {client["version"]}\n\n'
-        for row in client["rows"]:
-            why = f" {row['why']}" if row["why"] else ""
-            if not row["works"]:
-                text += f"- **{row['row']}** does not work.{why} {_shown(row['seen'])}\n"
-            elif row["row"] in _TOLD or why:
-                text += f"- {row['row']}:{why} {_shown(row['seen'])}\n"
+        text += f"| {client['title']} | {client['version']} | {cells} |\n"
+    text += "\n## What they show\n\n| row | seen | of |\n|---|---|---|\n"
+    for row in rows:
+        for said, titles in _said(row, found["clients"]).items():
+            text += f"| {row} | {said} | {', '.join(titles)} |\n"
     return text
+
+
+def _said(row: str, clients: Sequence[_Client]) -> dict[str, list[str]]:
+    """Return what there is to know of a row, and of which clients."""
+    found: dict[str, list[str]] = {}
+    for client in clients:
+        for each in client["rows"]:
+            if each["row"] == row and (row in _TOLD or each["why"] or not each["works"]):
+                failed = "" if each["works"] else "**does not work**"
+                said = " ".join(filter(None, (failed, each["why"], _shown(each["seen"]))))
+                found.setdefault(said, []).append(client["title"])
+    return found
 
 
 # The rows that end in words of ours: what the client shows of them.
@@ -143,10 +174,11 @@ _TOLD: Final = frozenset({"refused tool", "limit", "step-up link", "server away"
 def _shown(seen: str) -> str:
     """Return what was seen as one line of code."""
     text = "".join(letter if letter.isprintable() else "?" for letter in seen.replace("`", "'"))
-    return f"Seen: `{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}`"
+    text = text.replace("|", "/")
+    return f"`{text[:_LONGEST]}{'…' if len(text) > _LONGEST else ''}`"
 
 
-_LONGEST: Final = 240
+_LONGEST: Final = 160
 
 
 def pages() -> dict[Path, str]:
