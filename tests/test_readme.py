@@ -64,6 +64,18 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
         assert (page.parent / link).exists(), link
 
 
+def test_every_page_that_a_message_names_is_there() -> None:
+    """`docs/compose.md`, and `docs/compose.md, "Secrets in git"`, in the sources and templates."""
+    files = [each for end in ("py", "j2") for each in (ROOT / "authz").rglob(f"*.{end}")]
+    text = "\n".join(each.read_text("utf-8") for each in files)
+    titles = re.findall(r'(docs/[\w/-]+\.md), "([^"]+)"', text)
+    assert titles
+    for page in set(re.findall(r"\bdocs/[\w/-]+\.md", text)):
+        assert (ROOT / page).exists(), page
+    for page, title in titles:
+        assert re.search(rf"^#+ {title}$", (ROOT / page).read_text("utf-8"), re.MULTILINE), title
+
+
 def sources() -> list[str]:
     """Every source file with its folders, and a slash before."""
     folders = ("authz", "bench", "demo", "tests", "tools")

@@ -22,7 +22,7 @@ def gateway(text: str, line: str) -> str:
 def test_by_default_nobody_holds_a_fifth_of_a_server(
     clients: str, smallest: str, settings_of: SettingsOf
 ) -> None:
-    """Streams, calls and answers together; the figures of docs/operations.md."""
+    """Streams, calls and answers together; the figures of docs/capacity.md."""
     found = budget_of(settings_of(smallest + clients).config, "files")
     kinds = {kind: meter.most_open(3600) for kind, meter in found.meters.items()}
 

@@ -1,9 +1,9 @@
 """The address that Authelia is told for a person who has logged in.
 
-Authelia counts failures by address (docs/authelia.md, Its limits). Whoever shares an address with
-a person could use up what it takes of that address, and end the person's refreshes. So refreshes
-and revocations are sent in the name of an address that is derived from the person: nobody else can
-make requests in its name, and nobody else's failures count against it.
+Authelia counts failures by address (docs/authelia.md). Whoever shares an address with a person
+could use up what it takes of that address, and end the person's refreshes. So refreshes and
+revocations are sent in the name of an address that is derived from the person: nobody else can make
+requests in its name, and nobody else's failures count against it.
 """
 
 import hashlib
