@@ -385,11 +385,42 @@ class GatewayConfig(Section):
     )
 
 
+class RedisTlsConfig(Section):
+    """The files of TLS with Redis; they are read for every new connection."""
+
+    ca_file: Annotated[str, value_types.AUTHORITY_FILE] | None = field(
+        "Certificates (PEM) that are trusted for it in place of the system's.", None
+    )
+    certificate: Annotated[str, value_types.FILE] | None = field(
+        "Our own certificate, PEM, where it asks for one.", None
+    )
+    key: Annotated[str, value_types.FILE] | None = field("Its private key, PEM.", None)
+    server_name: Annotated[str, value_types.HOST] | None = field(
+        "The name that its certificate is for; left out, the host of each connection. Sentinels "
+        "and clusters name nodes by their addresses, unless they are told names.",
+        None,
+    )
+
+
+class RedisSentinelConfig(Section):
+    """How sentinels are asked, which have users of their own."""
+
+    username: Annotated[str, value_types.USER_NAME] | None = field("Their ACL user.", None)
+    password_file: Annotated[str, value_types.SECRET_FILE] | None = field(
+        "The file that holds their password.", None
+    )
+    tls: StrictBool | None = field(
+        "Whether they are reached by TLS; left out, as the nodes are.", None
+    )
+
+
 class RedisConfig(Section):
     """Where limits, revocations and step-ups are kept."""
 
     url: Annotated[str, urls.REDIS] | None = field(
-        "redis://, rediss:// (TLS) or unix://, without a password. "
+        "redis://, rediss:// (TLS) or unix://, without a password; "
+        "`redis+sentinel://host:port,host:port/service` where sentinels name the primary, "
+        "`rediss+sentinel://` with TLS. "
         "Left out, they are kept in the process, or by the server that `authz up` brings.",
         None,
     )
@@ -399,6 +430,8 @@ class RedisConfig(Section):
         "the same.",
         None,
     )
+    tls: RedisTlsConfig = field("The files of `rediss://`.", {})
+    sentinel: RedisSentinelConfig = field("How sentinels are asked.", {})
     mode: Literal["local", "deny", "allow"] = field(
         "What limits do while Redis is away: each worker counts for itself (`local`), nothing "
         "passes (`deny`), or nothing is counted (`allow`).",

@@ -34,6 +34,7 @@ _MADE_BY: Final[Mapping[Path, str]] = {
     ("gateway", "identity_key_file"): "`authz identity-keys --make-key` makes it",
     ("issuer", "introspection", "key_file"): "`authz authelia-config --make-key` makes it",
 }
+_SENTINEL_FILE: Final[Path] = ("redis", "sentinel", "password_file")
 SIGNING_PREFIX: Final = "whsec_"
 _NOTIFY: Final = ("url", "token", "signing_key")  # members of `NotifySecrets`; files of targets
 _WORLD: Final = stat.S_IROTH | stat.S_IWOTH
@@ -54,6 +55,7 @@ class Secrets:
 
     Attributes:
         redis_password: None where there is none.
+        redis_sentinel: the password of sentinels; None where none is named.
         introspection: the private key (PEM) or the client secret, as `issuer.introspection.auth`
             says; None where it is not configured.
         front_door: the private key (PEM) of our clients at Authelia; None without front door.
@@ -66,6 +68,7 @@ class Secrets:
     """
 
     redis_password: SecretStr | None = field(default=None)
+    redis_sentinel: SecretStr | None = field(default=None)
     introspection: SecretStr | None = field(default=None)
     front_door: SecretStr | None = field(default=None)
     sealing: SecretStr | None = field(default=None)
@@ -149,6 +152,7 @@ def _files(config: Config) -> Iterator[tuple[str, Path, str | None, Callable[[st
     for member in ("identity", "identity_other"):
         field = f"{member}_key_file"
         yield member, ("gateway", field), getattr(gateway, field), _private_key
+    yield "redis_sentinel", _SENTINEL_FILE, config.redis.sentinel.password_file, _one_line
     otlp = config.telemetry.otlp
     if otlp is not None:
         yield "otlp_headers", ("telemetry", "otlp", "headers_file"), otlp.headers_file, _headers

@@ -270,9 +270,12 @@ def _explain_redis(text: str) -> None:
         )
 
 
+_REDIS_HOST: Final = r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 REDIS: Final = Notation(
     "a Redis URL",
-    r"rediss?://(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?(?:/[0-9]{0,3})?"
+    rf"rediss?://{_REDIS_HOST}(?:/[0-9]{{0,3}})?"
+    rf"|rediss?\+sentinel://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/[A-Za-z0-9._-]{{1,128}}"
+    r"(?:/[0-9]{0,3})?"
     r"|unix:///[A-Za-z0-9._/-]{1,106}",
     "redis://redis:6379/0",
     explain=_explain_redis,

@@ -6,22 +6,11 @@ The one key that is written for that expires within a second.
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Any, Final
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    MasterDownError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
 
 from authz.config.problems import quoted
 from authz.core.ledger import Query, UnavailableError
@@ -43,18 +32,17 @@ _LONGEST_MOMENT: Final = 10  # digits: until the year 2286
 _ROUNDS: Final = 5
 _USER: Final = "ACL SETUSER {user} ~{{{deployment}}}:* {commands} in Redis (or its ACL file)"
 
-_KINDS: Final[Mapping[type[RedisError], RedisFault]] = {
-    MasterDownError: RedisFault.MASTER_DOWN,
-    BusyLoadingError: RedisFault.LOADING,
-}
 # After one of these nothing else would be learnt.
-_ENDS: Final = frozenset({"authentication", "unreachable", "late", "loading", "master_down"})
+_ENDS: Final = frozenset({
+    *("authentication", "unreachable", "tls", "late", "loading", "master_down"),
+    *("no_sentinel", "no_service", "sentinel_login", "sentinel_rights", "sentinel_tls"),
+})  # fmt: skip
 _NEARLY: Final = 0.9  # of maxmemory
 _SCRIPT: Final = "return 1"
 # Redis names a script by its SHA-1.
 _SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
-Command = tuple[str | bytes | int, ...]
+Command = tuple[str, *tuple[str | bytes | int, ...]]
 
 
 async def examine(
@@ -72,41 +60,35 @@ async def examine(
         front_door: whether it keeps log-ins too.
         audit: whether it keeps the audit trail.
     """
-    redis = Redis.from_url(
-        options.url,
-        username=options.username or None,
-        password=options.password or None,
-        socket_timeout=_PATIENCE,
-        socket_connect_timeout=_PATIENCE,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        driver_info=None,
-    )
+    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
     try:
-        fault = await _fault(options)
+        fault = await _fault(ledger, options)
         if fault is not None and fault.diagnosis in _ENDS:
             return [problem(PART, *fault)]
-        findings = await _examined(redis, options, clock, front_door=front_door)
-        found = [*findings, *(await _trail(redis, options, clock) if audit else ())]
+        findings = await _examined(ledger, options, clock, front_door=front_door)
+        found = [*findings, *(await _trail(ledger, options, clock) if audit else ())]
         told = fault is None or fault.diagnosis in {each.diagnosis for each in found}
         return found if told or fault is None else [problem(PART, *fault), *found]
-    except NoPermissionError:
-        user = options.username or "default"
-        message = f"the user {user} may not even PING"
-        return [problem(PART, "no_rights", message, _acl(options, ["ping"]))]
-    except (RedisError, OSError) as error:
-        for kind, known in _KINDS.items():
-            if isinstance(error, kind):
-                return [problem(PART, *REMEDIES[known])]
-        message = f"it does not answer ({type(error).__name__})"
+    except UnavailableError as error:
+        if _kind(error) is RedisFault.NOT_PERMITTED:
+            user = options.username or "default"
+            message = f"the user {user} may not even PING"
+            return [problem(PART, "no_rights", message, _acl(options, ["ping"]))]
+        known = REMEDIES.get(_kind(error))
+        if known is not None:
+            return [problem(PART, *known)]
+        message = f"it does not answer ({error.detail})"
         return [problem(PART, "unreachable", message, "redis.url in authz.yaml, or start Redis")]
     finally:
-        await redis.aclose()
+        await ledger.aclose()
 
 
-async def _fault(options: RedisOptions) -> Remedy | None:
+def _kind(error: UnavailableError) -> RedisFault:
+    return RedisFault.OTHER if error.__cause__ is None else fault_of(error.__cause__)
+
+
+async def _fault(ledger: RedisLedger, options: RedisOptions) -> Remedy | None:
     """Return what is wrong with a write of the ledger's own, as the service would meet it."""
-    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
     own = RedisKeys(options.deployment).bucket(f"doctor-{secrets.token_hex(8)}")
     try:
         await ledger.command("SET", own, b"-", "PX", _LIFETIME)
@@ -114,17 +96,15 @@ async def _fault(options: RedisOptions) -> Remedy | None:
         cause = error.__cause__
         reply = str(cause) if isinstance(cause, ReplyError) else ""
         return None if cause is None else remedy(fault_of(cause), reply)
-    finally:
-        await ledger.aclose()
     return None
 
 
 async def _examined(
-    redis: "Redis", options: RedisOptions, clock: Callable[[], float], *, front_door: bool
+    redis: RedisLedger, options: RedisOptions, clock: Callable[[], float], *, front_door: bool
 ) -> list[Finding]:
-    await _run(redis, "PING")
+    await redis.ping()
     fastest = await _fastest(redis)
-    findings = [ok(PART, "answers", "it answers")]
+    findings = [ok(PART, "answers", f"it answers: {redis.topology}")]
     if fastest > options.timeout:
         message = f"an answer takes {fastest * 1000:.0f} ms; the service waits {_ms(options)} ms"
         findings.append(problem(PART, "slow", message, "put Redis nearer to authz"))
@@ -135,27 +115,22 @@ async def _examined(
         findings.append(problem(PART, "no_rights", message, _acl(options, lacking)))
     else:
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
-        findings += await _script(options)
+        findings += await _script(redis)
     if front_door and "GET" not in lacking:
-        findings += _log_ins(await _run(redis, "GET", RedisKeys(options.deployment).login_fault))
+        findings += _log_ins(await redis.command("GET", RedisKeys(options.deployment).login_fault))
     if "INFO" not in lacking:
-        findings += _about(await _run(redis, "INFO"), front_door=front_door)
+        findings += _about(await redis.command("INFO"), front_door=front_door)
     if "TIME" not in lacking:
-        seconds, micros = await _run(redis, "TIME")
+        seconds, micros = await redis.command("TIME")
         findings += _skew(int(seconds) + int(micros) / 1_000_000 - clock())
     return findings
 
 
-async def _run(redis: "Redis", *command: str | bytes | int) -> Any:
-    execute: Callable[..., Awaitable[Any]] = redis.execute_command
-    return await execute(*command)
-
-
-async def _fastest(redis: "Redis") -> float:
+async def _fastest(redis: RedisLedger) -> float:
     times = []
     for _ in range(_ROUNDS):
         begun = time.perf_counter()
-        await _run(redis, "PING")
+        await redis.command("PING")
         times.append(time.perf_counter() - begun)
     return min(times)
 
@@ -192,22 +167,23 @@ def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
         yield ("DEL", own)
 
 
-async def _lacking(redis: "Redis", commands: Iterable[Command]) -> list[str]:
+async def _lacking(redis: RedisLedger, commands: Iterable[Command]) -> list[str]:
     """Return the commands that the user may not run."""
     lacking = []
-    for command in commands:
+    for name, *arguments in commands:
         try:
-            await _run(redis, *command)
-        except NoPermissionError:
-            lacking.append(str(command[0]))
-        except ResponseError:
-            continue  # what is wrong besides is told by INFO and by the ledger's own script
+            await redis.command(name, *arguments)
+        except UnavailableError as error:
+            if _kind(error) is RedisFault.NOT_PERMITTED:
+                lacking.append(name)
+            elif not isinstance(error.__cause__, ReplyError):
+                raise
+            # What is wrong besides is told by INFO and by the ledger's own script.
     return lacking
 
 
-async def _script(options: RedisOptions) -> list[Finding]:
+async def _script(ledger: RedisLedger) -> list[Finding]:
     """Let the ledger itself ask about a token of nobody's; nothing is charged."""
-    ledger = RedisLedger(replace(options, timeout=_PATIENCE))
     nobody = Client("", "doctor")
     try:
         await ledger.take(Query(f"doctor-{secrets.token_hex(8)}", None, nobody, 0, None, None, ()))
@@ -217,8 +193,6 @@ async def _script(options: RedisOptions) -> list[Finding]:
         found = None if cause is None else remedy(fault_of(cause))
         fix = "use Redis 6.2, Valkey 7.2 or a newer one" if found is None else found.fix
         return [problem(PART, "script", message, fix)]
-    finally:
-        await ledger.aclose()
     return []
 
 
@@ -232,7 +206,7 @@ def _acl(options: RedisOptions, lacking: list[str]) -> str:
 
 
 async def _trail(
-    redis: "Redis", options: RedisOptions, clock: Callable[[], float]
+    redis: RedisLedger, options: RedisOptions, clock: Callable[[], float]
 ) -> list[Finding]:
     """Tell whether the audit trail can be written, how long it is and how far it reaches."""
     keys = RedisKeys(options.deployment)
@@ -250,13 +224,15 @@ async def _trail(
     )
     lacking = await _lacking(redis, tried)
     try:
-        length = await _run(redis, "XLEN", stream)
-        oldest = await _run(redis, "XRANGE", stream, "-", "+", "COUNT", 1)
-    except NoPermissionError:
+        length = await redis.command("XLEN", stream)
+        oldest = await redis.command("XRANGE", stream, "-", "+", "COUNT", 1)
+    except UnavailableError as error:
+        if _kind(error) is RedisFault.WRONG_TYPE:
+            message = "its key is no stream: the audit trail is not written"
+            return [problem(_AUDIT, "no_stream", message, f"DEL {stream.decode()} in Redis")]
+        if _kind(error) is not RedisFault.NOT_PERMITTED:
+            raise
         lacking += ["XLEN", "XRANGE"]
-    except ResponseError:
-        message = "its key is no stream: the audit trail is not written"
-        return [problem(_AUDIT, "no_stream", message, f"DEL {stream.decode()} in Redis")]
     if lacking:
         user = options.username or "default"
         message = f"the user {user} may not {', '.join(lacking)}: the trail is not written"
@@ -268,8 +244,8 @@ async def _trail(
     return [ok(_AUDIT, "reaches", message)]
 
 
-def _about(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Finding]:
-    policy, role = str(info.get("maxmemory_policy", "")), str(info.get("role", ""))
+def _about(info: Mapping[str, str], *, front_door: bool) -> Iterator[Finding]:
+    policy, role = info.get("maxmemory_policy", ""), info.get("role", "")
     if policy != "noeviction":
         message = (
             f"it may forget records to save memory (maxmemory-policy {quoted(policy)}): a revoked "
@@ -292,10 +268,10 @@ def _about(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Finding]:
         yield warning(PART, "nearly_full", message, "raise maxmemory in redis.conf")
 
 
-def _persistence(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Finding]:
+def _persistence(info: Mapping[str, str], *, front_door: bool) -> Iterator[Finding]:
     """Say what a restart loses, and whether what ought to be kept can be written."""
     lost = "revocations and step-ups" + (", and everybody's log-ins" if front_door else "")
-    if not info.get("aof_enabled"):
+    if info.get("aof_enabled", "0") == "0":
         message = f"without an append-only file a restart may lose {lost}"
         yield warning(PART, "no_persistence", message, "appendonly yes in redis.conf")
     elif info.get("aof_last_write_status", "ok") != "ok":
@@ -306,9 +282,9 @@ def _persistence(info: Mapping[str, Any], *, front_door: bool) -> Iterator[Findi
         yield warning(PART, "snapshot_failed", message, "free its disk; its own log says more")
 
 
-def _number(info: Mapping[str, Any], name: str) -> float:
-    found = info.get(name, 0)
-    return float(found) if isinstance(found, int | float) else 0.0
+def _number(info: Mapping[str, str], name: str) -> float:
+    found = info.get(name, "")
+    return float(found) if found.isdecimal() else 0.0
 
 
 def _log_ins(held: Any) -> Iterator[Finding]:

@@ -4,10 +4,6 @@ Invariant: what arrives on a connection is the reply to its one call, or the end
 (tests/ledger/test_connections.py). After a reply that nobody awaits, more than one reply, a
 cancelled caller or half a reply, it is never used again. A call is written at most once, and only
 to a connection from which nothing else is to come.
-
-Callers wait for a connection as long as for a reply, but its setup goes on without them, and the
-next caller finds it: look-up, TLS handshake and AUTH may together take longer than a reply may, and
-would never end if they began anew with every call.
 """
 
 import asyncio
@@ -20,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hiredis import Reader
 
-from authz.ledger.addresses import HostAddresses, SharedTask
+from authz.ledger.addresses import HostAddresses
 from authz.ledger.commands import command
 from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
 
@@ -29,7 +25,6 @@ _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 PARAMETERS: Final = frozenset({"db", *_TLS_FILES})  # that the query of a URL may have
 _PORT: Final = 6379
 _INCOMPLETE: Final = object()  # what hiredis returns as long as a reply is not whole
-_SETUP_TIMEOUT: Final = 2.0  # seconds for look-up, connection, TLS, AUTH and SELECT
 
 
 class RedisProtocol(asyncio.Protocol):
@@ -42,6 +37,7 @@ class RedisProtocol(asyncio.Protocol):
         )
         self._transport: asyncio.Transport | None = None
         self._ended = False
+        self._cause: Exception | None = None  # of the end
         self._reply: asyncio.Future[Any] | None = None
 
     @property
@@ -64,7 +60,7 @@ class RedisProtocol(asyncio.Protocol):
             NotConnectedError: where nothing may be written; nothing was.
         """
         if self._transport is None or not self.idle:
-            raise NotConnectedError("not idle")
+            raise NotConnectedError("not idle") from self._cause
         reply = self._reply = self._loop.create_future()
         # Never more than one call is buffered here, so nobody waits for the buffer to drain.
         self._transport.write(call)
@@ -122,11 +118,13 @@ class RedisProtocol(asyncio.Protocol):
         """Use the connection no more; the transport closes itself."""
         self._ended = True
 
-    def connection_lost(self, _: Exception | None) -> None:
-        """Tell the caller that no reply will come."""
-        self._ended = True
+    def connection_lost(self, cause: Exception | None) -> None:
+        """Tell the caller that no reply will come, and why: TLS refuses a client by an alert."""
+        self._ended, self._cause = True, cause
         if self._reply is not None and not self._reply.done():
-            self._reply.set_result(NotConnectedError("closed"))
+            error = NotConnectedError("closed")
+            error.__cause__ = cause
+            self._reply.set_result(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +135,13 @@ class TlsFiles:
         authorities: of the server's certificate; the system's, where empty.
         certificate: ours.
         key: its key.
+        server_name: that the server's certificate is for; the host's, where empty.
     """
 
-    authorities: str
-    certificate: str
-    key: str
+    authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+    server_name: str = ""
 
     def context(self) -> ssl.SSLContext:
         """Read the files.
@@ -191,6 +191,12 @@ class RedisEndpoint:
         try:
             for each in self.greeting:
                 await protocol.request(each)
+        except NotConnectedError as error:
+            if self.tls is not None and not isinstance(error.__cause__, ssl.SSLError):
+                # In TLS 1.3 a server refuses our certificate after the handshake, and what was
+                # written meanwhile has its alert thrown away (RFC 8446, section 4.4.2.4).
+                raise NotConnectedError("closed after the handshake") from ssl.SSLError()
+            raise
         except BaseException:
             protocol.abort()
             raise
@@ -201,7 +207,7 @@ class RedisEndpoint:
         # Read for each connection, so that replaced files count from the next one on. Not on the
         # loop: reading the system's authorities takes longer than a reply may.
         tls = None if self.tls is None else await asyncio.to_thread(self.tls.context)
-        name = None if tls is None else self.host
+        name = None if self.tls is None else self.tls.server_name or self.host
         loop = asyncio.get_running_loop()
         for each in addresses:
             try:
@@ -246,110 +252,17 @@ def parse_redis_url(url: str, username: str = "", password: str = "") -> RedisEn
     tls = None
     if parts.scheme == "rediss":
         tls = TlsFiles(*(given.get(name, "") for name in _TLS_FILES))
+    host = "" if local else parts.hostname or "localhost"
+    greeting = login_commands(username, password, int(database))
+    return RedisEndpoint(host, parts.port or _PORT, path if local else "", tls, greeting)
+
+
+def login_commands(username: str, password: str, database: int = 0) -> tuple[bytes, ...]:
+    """Return AUTH and SELECT, as far as needed."""
     greeting = []
     if password or username:
         user = (username,) if username else ()
         greeting.append(command("AUTH", *user, password))
-    if int(database):
+    if database:
         greeting.append(command("SELECT", database))
-    host = "" if local else parts.hostname or "localhost"
-    return RedisEndpoint(host, parts.port or _PORT, path if local else "", tls, tuple(greeting))
-
-
-class _Connection:
-    """A place in the pool: its connection, replaced by a new one where it has ended."""
-
-    __slots__ = ("_addresses", "_endpoint", "_protocol", "_setup")
-
-    def __init__(self, endpoint: RedisEndpoint, addresses: HostAddresses) -> None:
-        self._endpoint = endpoint
-        self._addresses = addresses
-        self._protocol: RedisProtocol | None = None
-        self._setup = SharedTask(self._connect)
-
-    @property
-    def idle(self) -> bool:
-        return self._protocol is not None and self._protocol.idle
-
-    async def send(self, call: bytes) -> Any:
-        protocol = self._protocol
-        if protocol is None or not protocol.idle:
-            # New, or closed by the server, or aborted by a caller. Nothing has been sent yet. The
-            # setup goes on where the caller is cancelled.
-            protocol = await asyncio.shield(self._setup.begin())
-        return await protocol.request(call)
-
-    async def _connect(self) -> RedisProtocol:
-        self.abort()
-        async with asyncio.timeout(_SETUP_TIMEOUT):
-            protocol = self._protocol = await self._endpoint.connect(self._addresses)
-        return protocol
-
-    def cancel(self) -> set[asyncio.Task[RedisProtocol]]:
-        """Cancel the setup under way; return what is to be awaited for it."""
-        return self._setup.cancel()
-
-    def abort(self) -> None:
-        if self._protocol is not None:
-            self._protocol.abort()
-
-
-class ConnectionPool:
-    """Lend each connection to one call at a time.
-
-    There are as many as there were calls at once; the caller bounds that.
-    """
-
-    def __init__(self, endpoint: RedisEndpoint) -> None:
-        """Open nothing yet."""
-        self._endpoint = endpoint
-        self._addresses = HostAddresses(endpoint.host, endpoint.port)
-        self._free: list[_Connection] = []
-        self._in_use: set[_Connection] = set()
-
-    @property
-    def idle(self) -> int:
-        """Return how many connections are open and free."""
-        return sum(each.idle for each in self._free)
-
-    @property
-    def size(self) -> int:
-        """Return how many connections there are, open or not."""
-        return len(self._free) + len(self._in_use)
-
-    @property
-    def in_use(self) -> int:
-        """Return how many are lent."""
-        return len(self._in_use)
-
-    async def send(self, call: bytes) -> Any:
-        """Return the reply to a command, which is sent at most once.
-
-        Raises:
-            ReplyError: Redis' error reply.
-            Exception: where there is no reply.
-        """
-        connection = (
-            self._free.pop() if self._free else _Connection(self._endpoint, self._addresses)
-        )
-        self._in_use.add(connection)
-        try:
-            return await connection.send(call)
-        finally:
-            self._in_use.remove(connection)
-            self._free.append(connection)
-
-    def abort(self) -> None:
-        """Close the free connections, at once."""
-        for each in self._free:
-            each.abort()
-
-    async def aclose(self) -> None:
-        """Close all connections, those too that are being set up."""
-        connections = (*self._free, *self._in_use)
-        cancelled: set[asyncio.Task[Any]] = self._addresses.cancel()
-        cancelled |= {task for each in connections for task in each.cancel()}
-        if cancelled:
-            await asyncio.wait(cancelled)
-        for each in connections:
-            each.abort()
+    return tuple(greeting)

@@ -5,6 +5,7 @@ protocol. Log, metric and readiness show it; nothing else of the reply is kept.
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
@@ -25,6 +26,18 @@ class NotConnectedError(ConnectionError):
     """There is no connection to write to or to read from any more."""
 
 
+class DiscoveryError(Exception):
+    """Nobody says which node takes writes.
+
+    Attributes:
+        fault: why.
+    """
+
+    def __init__(self, fault: "RedisFault") -> None:
+        super().__init__(fault.value)
+        self.fault = fault
+
+
 class RedisFault(Enum):
     """What is wrong, in fixed words for the log and for readiness."""
 
@@ -41,6 +54,12 @@ class RedisFault(Enum):
     BUSY = "BUSY: a script takes too long"
     NO_SCRIPT = "NOSCRIPT: it does not know the script"
     WRONG_TYPE = "WRONGTYPE: a key holds another type"
+    NO_SENTINEL = "no sentinel answers"
+    NO_SERVICE = "its sentinels do not know the service"
+    SENTINEL_LOGIN = "its sentinels do not take our user or password"
+    SENTINEL_RIGHTS = "its sentinels do not let our user ask for the primary"
+    SENTINEL_TLS = "TLS with its sentinels fails"
+    TLS = "TLS fails: its certificate, or ours, is not accepted"
     CLOSED = "the connection was refused or closed"
     LATE = "no answer in time"
     OTHER = "another error"
@@ -71,8 +90,12 @@ def fault_of(error: BaseException) -> RedisFault:
     """Return the fault of an error reply, an exception of the socket or of a deadline."""
     if isinstance(error, ReplyError):
         return fault_of_code(str(error))
+    if isinstance(error, DiscoveryError):
+        return error.fault
     if isinstance(error, TimeoutError):
         return RedisFault.LATE
+    if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
+        return RedisFault.TLS
     if isinstance(error, OSError):
         return RedisFault.CLOSED
     return RedisFault.OTHER

@@ -18,7 +18,7 @@ from authz.core.identity_cache import IdentityCache
 from authz.core.ledger import LedgerAnswer, Query, StepUpKey, UnavailableError
 from authz.core.second_factor import Method
 from authz.ledger.commands import command, evalsha, pack
-from authz.ledger.connections import ConnectionPool, parse_redis_url
+from authz.ledger.connections import TlsFiles
 from authz.ledger.data_loss import (
     MARK_LIFETIME_MS,
     DataLoss,
@@ -39,6 +39,9 @@ from authz.ledger.faults import (
     unavailable,
 )
 from authz.ledger.keys import RedisKeys
+from authz.ledger.location import NO_SENTINEL_LOGIN, SentinelAccess, find_primary
+from authz.ledger.pool import ConnectionPool
+from authz.ledger.primary import PrimaryFinder
 from authz.ledger.records import (
     CorruptRecordError,
     Revocation,
@@ -83,8 +86,7 @@ class RedisOptions:
     """Where Redis is and how long to wait for it.
 
     Attributes:
-        url: `redis://host:port/db`, `rediss://…` (TLS, verified; `?ssl_ca_certs=file`) or
-            `unix:///path?db=0`; without user and password.
+        url: as `find_primary` takes it; without user and password.
         username: the ACL user; empty for the default one.
         password: empty where none is asked.
         deployment: the prefix of all keys; deployments of one name share their limits.
@@ -92,6 +94,8 @@ class RedisOptions:
             and the script's loading included.
         connections: how many there may be; further callers wait for a slot, as long as the calls
             before them are answered.
+        tls: the files of TLS, in place of those that the URL names; None for those.
+        sentinel: how to log in at sentinels.
     """
 
     url: str
@@ -100,14 +104,20 @@ class RedisOptions:
     deployment: str = "authz"
     timeout: float = 0.05
     connections: int = 16
+    tls: TlsFiles | None = None
+    sentinel: SentinelAccess = NO_SENTINEL_LOGIN
 
     def __post_init__(self) -> None:
         """Check the URL.
 
         Raises:
-            ValueError: as `parse_redis_url` does.
+            ValueError: as `find_primary` does.
         """
-        parse_redis_url(self.url)
+        self.finder()
+
+    def finder(self) -> PrimaryFinder:
+        """Return what finds the node that takes writes."""
+        return find_primary(self.url, self.username, self.password, self.tls, self.sentinel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +171,15 @@ class RedisLedger:
         self._calls = IdentityCache(4096)
         self._known_calls = KnownCalls(self._keys)
         self._deadline = Deadline(options.timeout, patient=True)
-        endpoint = parse_redis_url(options.url, options.username, options.password)
-        self._pool = ConnectionPool(endpoint)
+        self._pool = ConnectionPool(options.finder())
         self._send: Callable[[bytes], Awaitable[Any]] = self._pool.send
         self._slots = asyncio.Semaphore(options.connections)  # one for each connection
         self._lost_calls = 0  # that got no reply
+
+    @property
+    def topology(self) -> str:
+        """Return what kind of Redis it is, in words, with the primary where that is found."""
+        return self._pool.topology
 
     async def take(self, query: Query) -> LedgerAnswer:
         """Answer one query, atomically; on UnavailableError Redis may have charged."""
@@ -355,6 +369,7 @@ class RedisLedger:
                 # Not RedisError and OSError alone: a defect of a driver (an AttributeError of a
                 # connection closed beneath it, a UnicodeError) is an outage of Redis too.
                 self._lost_calls += 1
+                self._pool.doubt()
                 raise unavailable(fault) from fault
 
     async def _send_command(self, name: str, *arguments: bytes | str | int) -> Any:

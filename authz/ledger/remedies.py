@@ -16,7 +16,9 @@ class Remedy(NamedTuple):
 
 
 _PASSWORD: Final = "redis.username and redis.password_file in authz.yaml"  # noqa: S105 - fields
-_PRIMARY: Final = "lead redis.url to the primary: by a name that follows a failover"
+_PRIMARY: Final = (
+    "lead redis.url to the primary: by a name that follows a failover, or by its sentinels"
+)
 
 REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
     RedisFault.READ_ONLY: Remedy("replica", "it is a replica (READONLY)", _PRIMARY),
@@ -70,6 +72,36 @@ REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
         "wrong_type",
         "a key of ours holds another type (WRONGTYPE)",
         "something else writes to it: give this deployment a name of its own (redis.deployment)",
+    ),
+    RedisFault.NO_SENTINEL: Remedy(
+        "no_sentinel",
+        "none of its sentinels answers",
+        "redis.url in authz.yaml names them: start them, or name others",
+    ),
+    RedisFault.NO_SERVICE: Remedy(
+        "no_service",
+        "its sentinels do not know the service",
+        "redis.url ends in its name, as `sentinel monitor` in their configuration has it",
+    ),
+    RedisFault.SENTINEL_LOGIN: Remedy(
+        "sentinel_login",
+        "its sentinels do not take our user or password",
+        "redis.sentinel.username and redis.sentinel.password_file in authz.yaml",
+    ),
+    RedisFault.SENTINEL_RIGHTS: Remedy(
+        "sentinel_rights",
+        "its sentinels do not let our user ask for the primary (NOPERM)",
+        "their ACL user needs +sentinel|master",
+    ),
+    RedisFault.SENTINEL_TLS: Remedy(
+        "sentinel_tls",
+        "TLS with its sentinels fails",
+        "redis.tls in authz.yaml; redis.sentinel.tls: false where they speak none",
+    ),
+    RedisFault.TLS: Remedy(
+        "tls",
+        "TLS with it fails: its certificate, or ours, is not accepted",
+        "redis.tls in authz.yaml: ca_file, certificate and key, server_name",
     ),
     RedisFault.CLOSED: Remedy(
         "unreachable",

@@ -1,13 +1,19 @@
 """How to reach Redis: as authz.yaml or the environment of `authz up` says."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
+
 from authz.config.files import read_regular
 from authz.config.load import Settings
+from authz.config.model import RedisTlsConfig
 from authz.config.problems import ConfigError, ConfigProblem, ProblemSeverity
 from authz.config.secret_files import REDIS_PASSWORD
+from authz.ledger.connections import TlsFiles
+from authz.ledger.location import SentinelAccess
 from authz.ledger.redis import RedisOptions
 
 _LONGEST: Final = 16 * 1024  # bytes of a password file
@@ -48,20 +54,41 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
     """Return how to reach Redis; None where limits are kept in the process.
 
     `AUTHZ_REDIS_URL` takes the place of `redis.url`, together with `AUTHZ_REDIS_USERNAME` and
-    `AUTHZ_REDIS_PASSWORD_FILE` or `AUTHZ_REDIS_PASSWORD`.
+    `AUTHZ_REDIS_PASSWORD_FILE` or `AUTHZ_REDIS_PASSWORD`; `redis.tls` and `redis.sentinel` hold.
 
     Raises:
         ConfigError: where the environment names what is no Redis.
         OSError: where the password file cannot be read.
     """
     config = settings.config.redis
+    tls, sentinel = _tls(config.tls), _sentinel(settings)
     if URL in env:
-        return _of_environment(env, config.deployment)
+        return replace(_of_environment(env, config.deployment), tls=tls, sentinel=sentinel)
     if config.url is None:
         return None
-    secret = settings.secrets.redis_password
-    password = "" if secret is None else secret.get_secret_value()
-    return RedisOptions(config.url, config.username or "", password, config.deployment)
+    return RedisOptions(
+        config.url,
+        config.username or "",
+        _revealed(settings.secrets.redis_password),
+        config.deployment,
+        tls=tls,
+        sentinel=sentinel,
+    )
+
+
+def _tls(config: RedisTlsConfig) -> TlsFiles | None:
+    named = config.ca_file, config.certificate, config.key, config.server_name
+    return TlsFiles(*(each or "" for each in named)) if any(named) else None
+
+
+def _sentinel(settings: Settings) -> SentinelAccess:
+    config = settings.config.redis.sentinel
+    password = _revealed(settings.secrets.redis_sentinel)
+    return SentinelAccess(config.username or "", password, config.tls)
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()
 
 
 def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:

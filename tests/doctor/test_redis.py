@@ -13,6 +13,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisOptions
 from authz.login.protocol.granted_audience import TokenFault
 from tests.doctor.kit import diagnoses, problems, the
+from tests.support.sentinels import SERVICE, sentinel
 from tests.support.valkey import ValkeyServer, valkey
 
 
@@ -178,6 +179,22 @@ def test_a_replica() -> None:
         found = examine(server)
 
     assert problems(found).count("replica") == 1
+
+
+def test_sentinels() -> None:
+    """The primary that they name is told; so is each reason for which they name none."""
+    with valkey(tcp=True, appendonly="yes") as server, sentinel("valkey", server.port) as guard:
+        url = f"redis+sentinel://127.0.0.1:{guard.port},127.0.0.1:1/"
+        found = examine(server, url=url + SERVICE)
+        unknown = examine(server, url=f"{url}other")
+    nobody = examine(server, url=url + SERVICE)
+
+    assert wrong(found) == []
+    told = f"the primary of {SERVICE} is 127.0.0.1:{server.port}; 1 of 2 sentinels answer"
+    assert told in the(found, "answers").message
+    assert problems(unknown) == ["no_service"]
+    assert "sentinel monitor" in unknown[0].fix
+    assert problems(nobody) == ["no_sentinel"]
 
 
 @pytest.mark.parametrize("ahead", [60.0, -60.0])

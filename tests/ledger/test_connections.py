@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from authz.core.ledger import UnavailableError
 from authz.ledger.commands import command
-from authz.ledger.connections import ConnectionPool, RedisProtocol, parse_redis_url
+from authz.ledger.connections import RedisProtocol, parse_redis_url
 from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
+from authz.ledger.pool import ConnectionPool
+from authz.ledger.primary import FixedPrimary
 from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
 from tests.ledger.queries import connected, query
@@ -120,7 +122,8 @@ class Way:
 
         async def run() -> None:
             async with asyncio.timeout(FOREVER), self.open(peer) as url:
-                pool = ConnectionPool(parse_redis_url(url, password=password))
+                finder = FixedPrimary(parse_redis_url(url, password=password))
+                pool = ConnectionPool(finder)
                 try:
                     await scene(pool)
                 finally:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,12 @@ class ValkeyServer:
             "appendonly": "no",
             **self.config,
         }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self.spawn([part for name, value in options.items() for part in (f"--{name}", value)])
+        if wait:
+            self.await_pong()
+
+    def spawn(self, arguments: Sequence[str | Path]) -> None:
+        """Start its process."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, *arguments],
@@ -87,16 +92,17 @@ class ValkeyServer:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        if wait:
-            self._await_pong()
 
-    def _await_pong(self) -> None:
+    def await_pong(self) -> None:
+        """Return when it answers PING."""
         deadline = time.monotonic() + _STARTUP
         while time.monotonic() < deadline:
             if self.process is None or self.process.poll() is not None:
                 break
             try:
                 self.command("PING")
+            except redis.AuthenticationError:
+                return
             except (redis.RedisError, OSError):
                 time.sleep(0.01)
             else:

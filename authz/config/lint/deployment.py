@@ -7,7 +7,7 @@ from typing import Final
 from authz.config import urls
 from authz.config.addresses import worker_addresses
 from authz.config.endpoints import Tcp, Unix
-from authz.config.model import Config
+from authz.config.model import Config, RedisConfig, RedisSentinelConfig, RedisTlsConfig
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 
 _LAST_PORT: Final = 65535
@@ -148,6 +148,7 @@ def _upstream_ca(config: Config) -> Iterator[Fault]:
 
 def _redis(config: Config) -> Iterator[Fault]:
     if config.redis.url is not None:
+        yield from _redis_sections(config.redis, config.redis.url)
         return
     if config.service.workers > 1:
         yield warning(
@@ -156,13 +157,39 @@ def _redis(config: Config) -> Iterator[Fault]:
             "write redis.url",
             ("redis", "url"),
         )
-    for name in ("username", "password_file"):
-        if getattr(config.redis, name) is not None:
+    unset = RedisConfig()
+    for name in ("username", "password_file", "tls", "sentinel"):
+        if getattr(config.redis, name) != getattr(unset, name):
             yield error(
                 ("redis", name),
                 "there is no redis.url that it could be for",
                 f"write redis.url, or leave {name} out",
             )
+
+
+def _redis_sections(redis: RedisConfig, url: str) -> Iterator[Fault]:
+    scheme = url.partition(":")[0]
+    by_tls = scheme.startswith("rediss") or redis.sentinel.tls is True
+    if redis.tls != RedisTlsConfig() and not by_tls:
+        yield error(
+            ("redis", "tls"),
+            "redis.url is reached without TLS, so that no certificate is looked at",
+            "write url: rediss://..., or leave tls out",
+            ("redis", "url"),
+        )
+    if (redis.tls.certificate is None) != (redis.tls.key is None):
+        yield error(
+            ("redis", "tls"),
+            "a certificate and its key go together",
+            "write certificate and key, or neither",
+        )
+    if redis.sentinel != RedisSentinelConfig() and not scheme.endswith("+sentinel"):
+        yield error(
+            ("redis", "sentinel"),
+            "redis.url names no sentinels",
+            "write url: redis+sentinel://host:26379,host:26379/service, or leave sentinel out",
+            ("redis", "url"),
+        )
 
 
 def _identity_keys(config: Config) -> Iterator[Fault]:
