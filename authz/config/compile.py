@@ -208,6 +208,7 @@ def _page(config: Config, name: str) -> AdminPage:
         rule=BrowserRule(
             groups=None if page.groups is None else frozenset(page.groups),
             second_factor=None if page.second_factor is None else _factor(page.second_factor),
+            groups_max_age=0.0 if config.front_door is None else config.front_door.page_recheck,
         ),
         upstream=upstream_digest(page),
     )

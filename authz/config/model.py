@@ -249,7 +249,16 @@ class FrontDoorConfig(Section):
         "24h",
     )
     page_session: Annotated[float, duration("5m", "7d", "8h")] = field(
-        "How long a log-in for one of `pages` lasts; its groups are those of the log-in.", "8h"
+        "How long a log-in for one of `pages` lasts; no longer than its access token at Authelia "
+        "(1 hour by default) and `page_recheck` together.",
+        "8h",
+    )
+    page_recheck: Annotated[float, duration("1s", "7d", "10m")] = field(
+        "How long what was decided about a session of one of `pages` counts: within this time its "
+        "groups are asked of Authelia anew, and a WebSocket, stream or slow transfer ends, to be "
+        "decided about anew. Where Authelia is away, pages stay open for half of it at least, and "
+        "no longer than it.",
+        "10m",
     )
     step_up: Literal["link", "challenge", "off"] = field(
         "How a client that cannot show links is told of a needed step-up: in words with the "

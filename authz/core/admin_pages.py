@@ -1,14 +1,10 @@
-"""Decide about requests of a browser to an admin page (docs/decisions/0027), in pure steps.
+"""Read requests of a browser to an admin page (docs/decisions/0027): page, session, site.
 
-    read_page   page, token of the session, site     HttpRequest              → PageRequest
-    judge_page  the session's log-in against rules   PageRequest, login       → Query for the ledger
-    conclude_page  revoked?                          PageRequest, LedgerAnswer → PageAllow
+Whether the session counts is judged as everywhere (`core/browser_session.py`). A refusal is a
+`RefusedError`, which `page_deny` puts together with what is known.
 
-A refusal is a `RefusedError`, which `page_deny` puts together with what is known.
-
-Invariant: `PageAllow` is made in `conclude_page` alone, of a live log-in that fulfils the page's
-rule and that the ledger does not call revoked; nothing but the session's own cookie opens a page,
-and no page of another site acts with it (tests/core/test_admin_pages.py).
+Invariant: nothing but the session's own cookie opens a page, and no page of another site acts with
+it (tests/core/test_admin_pages.py).
 """
 
 import re
@@ -16,11 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from authz.core.browser_session import BrowserLogin, BrowserRule, check_login
+from authz.core.browser_session import BrowserRule, BrowserSession
 from authz.core.detail import Detail
-from authz.core.ledger import LedgerAnswer, Query, Revoked, Taken
-from authz.core.limits import digest
-from authz.core.principal import Client, Person
 from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.core.second_factor import SecondFactor
@@ -37,8 +30,6 @@ BROWSER_COOKIE: Final = "__Host-authz-browser"
 OPEN_SESSION: Final = "/authz/page/session"
 LOG_OUT: Final = "/authz/page/log-out"
 
-# What revocations of a client name.
-CLIENT_ID: Final = "authz-pages"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _LONGEST_RETURN: Final = 1024
@@ -100,7 +91,7 @@ class PageAllow:
     """The request goes on, in the name of a person."""
 
     page: AdminPage
-    login: BrowserLogin
+    session: BrowserSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +101,14 @@ class PageDeny:
     Attributes:
         reason, detail: the row of the catalogue, and which case.
         page: None where that is not known.
-        login: whose session it was, where there is one.
+        session: the one that was presented, where there is one.
         second_factor: what is required and missing.
     """
 
     reason: Reason
     detail: str = ""
     page: AdminPage | None = None
-    login: BrowserLogin | None = None
+    session: BrowserSession | None = None
     second_factor: SecondFactor | None = None
 
     @property
@@ -130,10 +121,10 @@ PageDecision = PageAllow | PageDeny
 
 
 def page_deny(
-    refused: RefusedError, page: AdminPage | None, login: BrowserLogin | None = None
+    refused: RefusedError, page: AdminPage | None, session: BrowserSession | None = None
 ) -> PageDeny:
     """Return the refusal of a request, with what is known of it."""
-    return PageDeny(refused.reason, refused.detail, page, login, refused.second_factor)
+    return PageDeny(refused.reason, refused.detail, page, session, refused.second_factor)
 
 
 def page_of(request: HttpRequest, pages: Mapping[str, AdminPage]) -> AdminPage:
@@ -204,40 +195,3 @@ def navigates(request: HttpRequest) -> bool:
         and headers.get("sec-fetch-mode", "navigate") == "navigate"
         and headers.get("sec-fetch-dest", "document") == "document"
     )
-
-
-def judge_page(asked: PageRequest, login: BrowserLogin, issuer: str, now: float) -> Query:
-    """Judge the log-in of a session; return what the ledger is asked.
-
-    Args:
-        asked: the request.
-        login: of its session.
-        issuer: the configured one.
-        now: seconds since the epoch.
-
-    Raises:
-        RefusedError: of `check_login`.
-    """
-    check_login(asked.page.rule, login, now)
-    return Query(
-        token_id=digest(PAGE, asked.token),
-        person=Person(issuer, login.subject),
-        client=Client(issuer, CLIENT_ID),
-        issued_at=login.began,
-        step_up_key=None,
-        step_up=None,
-        takes=(),
-    )
-
-
-def conclude_page(asked: PageRequest, login: BrowserLogin, answer: LedgerAnswer) -> PageAllow:
-    """Return the Allow of a request that the ledger has nothing against.
-
-    Raises:
-        RefusedError: SESSION_REVOKED, or INTERNAL for an answer to another question.
-    """
-    if isinstance(answer, Taken):
-        return PageAllow(asked.page, login)
-    if isinstance(answer, Revoked):
-        raise RefusedError(Reason.SESSION_REVOKED)
-    raise RefusedError(Reason.INTERNAL, Detail.UNKNOWN_LEDGER_ANSWER)

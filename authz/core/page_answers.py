@@ -29,19 +29,21 @@ REMOTE_EMAIL: Final = "remote-email"
 IDENTITY_HEADERS: Final = (REMOTE_USER, REMOTE_GROUPS, REMOTE_NAME, REMOTE_EMAIL)
 
 _AWAY: Final = 5  # seconds
+_SLOW: Final = 60.0  # seconds that an answer may take, whatever it is
 _UNAVAILABLE: Final = 503
 
 
-def page_changes(allow: PageAllow, now: float, longest: float) -> UpstreamChanges:
+def page_changes(allow: PageAllow, now: float) -> UpstreamChanges:
     """Return the headers of an allowed request: who asks, and no token of ours.
+
+    An exchange lasts no longer than what was decided counts: a stream or WebSocket is opened anew
+    then, which is a new decision.
 
     Args:
         allow: the request.
         now: seconds since the epoch.
-        longest: seconds that an exchange may last: a stream is opened anew then, which is a new
-            decision. It ends with the session at the latest.
     """
-    login = allow.login
+    login = allow.session
     values = {
         REMOTE_USER: _plain(login.account),
         REMOTE_GROUPS: ",".join(_plain(group) for group in sorted(login.groups)),
@@ -50,8 +52,18 @@ def page_changes(allow: PageAllow, now: float, longest: float) -> UpstreamChange
     }
     given = tuple((name, value) for name, value in values.items() if value)
     absent = tuple(name for name, value in values.items() if not value)
-    lasts = max(1, int(min(login.until - now, longest) * 1000))
+    lasts = max(1, int(_lasts(allow, now) * 1000))
     return UpstreamChanges(given, (*absent, SESSION_HEADER, BROWSER_HEADER), lasts=lasts)
+
+
+def _lasts(allow: PageAllow, now: float) -> float:
+    """Return the seconds that an exchange may last.
+
+    Of groups that are about to be confirmed anew a slow answer is not cut for that.
+    """
+    session, age = allow.session, allow.page.rule.groups_max_age
+    confirmed = max(session.groups_at + age - now, min(age, _SLOW))
+    return min(session.until - now, age, confirmed)
 
 
 def _plain(value: str) -> str:
@@ -102,8 +114,8 @@ _HTML_HEADERS: Final = (
 
 def _document(deny: PageDeny, request_id: str) -> bytes:
     link = ""
-    if deny.login is not None:
-        who = html.escape(deny.login.account)
+    if deny.session is not None:
+        who = html.escape(deny.session.account)
         link = f'<p>You are logged in as {who}. <a href="{LOG_OUT}">Log out</a></p>'
     number = f"<p>Request {html.escape(request_id)}</p>" if request_id else ""
     text = (

@@ -272,7 +272,7 @@ class Reason(Enum):
             "sent to log in."
         ),
         fix="nothing: people log in; programs have no way in, whatever token they send",
-        fields=("front_door.page_session",),
+        fields=("front_door.page_session", "front_door.page_recheck"),
     )
     SESSION_REVOKED = RefusalRow(
         "session_revoked",

@@ -18,9 +18,9 @@ from authz.config.server_metadata import server_metadata
 from authz.core.ledger import UnavailableError
 from authz.core.principal import Person
 from authz.ledger.approval_requests import ApprovalRequests
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
-from authz.ledger.page_sessions import PageSessions
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import PROBE
 from authz.ledger.revocations import prune
@@ -48,7 +48,6 @@ from authz.login.store.people import PeopleStore
 from authz.login.store.revocation_outbox import PAUSE, RevocationOutbox
 from authz.login.upstream.client import Authelia, OurClient
 from authz.login.upstream.id_token import TokenResponseVerifier
-from authz.login.upstream.userinfo import UserInfo
 from authz.login.web.admin_pages import AdminPageEndpoints
 from authz.login.web.app import LoginApp
 from authz.login.web.approval import ApprovalEndpoints
@@ -67,6 +66,7 @@ from authz.login.web.sessions import SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
 from authz.server.activity_reporter import ActivityReporter, ReportedState
+from authz.server.browser_sessions import BrowserSessions
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.security_events import EventFacts, SecurityEvent
@@ -77,6 +77,7 @@ from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.issuer_http import issuer_client
 from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
+from authz.tokens.userinfo import UserInfo
 
 # Seconds. A person waits longer than a request to an MCP server does.
 _REDIS: Final = 1.0
@@ -335,6 +336,15 @@ class LoginServer:
             proofs=proofs,
             log=self.log,
         )
+        address = IssuerAddress(config.issuer.url, config.issuer.internal)
+        browser_sessions = BrowserSessions(
+            SessionRecords(self._redis.command, keys),
+            sealer=self.sealer,
+            revocations=self._redis,
+            groups=UserInfo(address, self._http),
+            issuer=issuer,
+            clock=self.clock,
+        )
         admin_pages = AdminPageEndpoints(
             admin_pages=policy.pages,
             issuer=issuer,
@@ -344,7 +354,7 @@ class LoginServer:
             errors=errors,
             sealer=self.sealer,
             codes=PageCodes(self._redis.command, keys, self.sealer),
-            sessions=PageSessions(self._redis.command, keys),
+            sessions=browser_sessions,
             lifetime=int(section.page_session),
             log_out_url=log_out_url,
             clock=self.clock,
@@ -360,13 +370,12 @@ class LoginServer:
             errors.route(),
         ]
         if config.console is not None:
-            address = IssuerAddress(config.issuer.url, config.issuer.internal)
             parts = ConsoleParts(
                 logins=logins,
                 cookies=cookies,
                 pages=pages,
                 errors=errors,
-                groups=UserInfo(address, self._http),
+                sessions=browser_sessions,
                 ledger=self._redis,
                 keys=keys,
                 sealer=self.sealer,

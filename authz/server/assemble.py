@@ -17,16 +17,17 @@ from authz.audit.trail import AuditTrail, trail_settings
 from authz.config.load import Settings
 from authz.config.model import IssuerConfig, RedisConfig
 from authz.config.problems import ConfigError, ConfigProblem
-from authz.core.ledger import Mode
+from authz.core.ledger import Ledger, Mode
 from authz.core.policy import FrontDoor, StepUpFallback
 from authz.envoy.data_planes import FORMATS
 from authz.ledger.approval_requests import ApprovalRequests
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
-from authz.ledger.page_sessions import PageSessions
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import MemorySightings, RedisSightings, SightingStore
+from authz.server.browser_sessions import BrowserSessions
 from authz.server.capabilities import Capabilities
 from authz.server.check import Snapshot
 from authz.server.introspecting import Introspecting
@@ -38,6 +39,7 @@ from authz.server.step_up_links import ApprovalLinks, StepUpLinks, StepUpOffers
 from authz.server.tool_catalogues import ToolCatalogues
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.traced_http import traced_by
+from authz.tokens.bulkhead import Bulkhead
 from authz.tokens.claims import ClaimRules
 from authz.tokens.front_door import FrontDoorTokens
 from authz.tokens.identity import IdentitySigner, key_set
@@ -45,12 +47,14 @@ from authz.tokens.issuer import IssuerAddress, IssuerKeys
 from authz.tokens.issuer_http import issuer_client
 from authz.tokens.keys import KeyRefreshPolicy, KeysFetched, SigningKeys
 from authz.tokens.sealing import Sealer, sealing_secrets
+from authz.tokens.userinfo import UserInfo
 from authz.tokens.verifier import TokenVerifier
 
 # Seconds for the ledger on top of the issuer's deadline; Envoy waits 100 ms longer than that
 # deadline, so that the answer is ours.
 _LEDGER: Final = 0.08
 _CONNECT: Final = 5.0
+_GROUPS_AT_ONCE: Final = 8  # questions to the issuer
 _CATALOGUE: Final = 2.0  # seconds for a call about what servers list
 
 
@@ -149,6 +153,41 @@ class _Sources:
     step_up: tuple[SecretStr | None, SecretStr | None, str, StepUpFallback] | None
 
 
+class PageSessions:
+    """Own what judges the sessions of admin pages, and what asks the issuer about them.
+
+    Attributes:
+        sessions: what judges.
+    """
+
+    def __init__(
+        self,
+        issuer: IssuerConfig,
+        records: SessionRecords,
+        sealer: Sealer,
+        ledger: Ledger,
+        recorder: Recorder,
+    ) -> None:
+        """Build; nothing is asked yet."""
+        self._client = issuer_client(timeout=_CONNECT, wrap=traced_by(recorder.tracer))
+        self.sessions: Final = BrowserSessions(
+            records,
+            sealer=sealer,
+            revocations=ledger,
+            groups=UserInfo(IssuerAddress(issuer.url, issuer.internal), self._client),
+            issuer=issuer.url,
+            clock=time.time,
+            patience=issuer.deadline,
+            bulkhead=Bulkhead(_GROUPS_AT_ONCE),
+            on_fault=lambda error: recorder.fault(error.dependency, error.detail),
+        )
+
+    async def aclose(self) -> None:
+        """End the questions under way and close the connections."""
+        await self.sessions.aclose()
+        await self._client.aclose()
+
+
 class Assembly:
     """Own the parts of one configuration.
 
@@ -210,6 +249,7 @@ class Assembly:
             events=self.counting.events,
         )
         self.trail = _trail(settings, options, recorder, before)
+        self._page_sessions = _page_sessions(settings, options, self.counting, recorder)
         self.snapshot = Snapshot(
             settings.policy,
             self.identity.verifier,
@@ -230,15 +270,12 @@ class Assembly:
         Raises:
             ConfigError: where there is nothing to open sessions with.
         """
-        options, command = self.sources.options, self.counting.command
-        if not settings.policy.pages or options is None or command is None:
+        if self._page_sessions is None:
             return None
-        sealer = _sealer(settings.secrets.front_door, settings.secrets.sealing)
         return PageCheck(
             settings.policy,
-            ledger=self.counting.ledger,
-            sessions=PageSessions(command, RedisKeys(options.deployment)),
-            sealer=sealer,
+            sessions=self._page_sessions.sessions,
+            sealer=_sealer(settings.secrets.front_door, settings.secrets.sealing),
             gateway=settings.config.gateway.url,
             deadline=deadline,
         )
@@ -292,6 +329,8 @@ class Assembly:
     async def aclose(self, keep: "Assembly | None" = None) -> None:
         """Close the parts, but for those that another assembly has taken over."""
         await self.tools.aclose()
+        if self._page_sessions is not None:
+            await self._page_sessions.aclose()
         if self._catalogue_redis is not None:
             await self._catalogue_redis.aclose()
         if keep is None or keep.identity is not self.identity:
@@ -315,6 +354,22 @@ def front_door_tokens(
     if door is None or options is None or command is None:
         return None
     return FrontDoorTokens(door.clients, LoginRecords(command, RedisKeys(options.deployment)))
+
+
+def _page_sessions(
+    settings: Settings, options: RedisOptions | None, counting: LedgerLifecycle, recorder: Recorder
+) -> PageSessions | None:
+    """Return what judges sessions of admin pages; None where there is no page.
+
+    Raises:
+        ConfigError: where there is nothing to open sessions with.
+    """
+    command = counting.command
+    if not settings.policy.pages or options is None or command is None:
+        return None
+    records = SessionRecords(command, RedisKeys(options.deployment))
+    sealer = _sealer(settings.secrets.front_door, settings.secrets.sealing)
+    return PageSessions(settings.config.issuer, records, sealer, counting.ledger, recorder)
 
 
 def _catalogue_redis(options: RedisOptions | None) -> RedisLedger | None:

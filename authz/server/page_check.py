@@ -1,6 +1,7 @@
 """The check of a request to an admin page: its session, its rule, revocations.
 
-Invariant: every path ends in exactly one decision, recorded once; whatever raises is a refusal.
+Invariant: every path ends in exactly one decision, recorded once; whatever raises is a refusal, and
+`PageAllow` is made here alone, of a session that `BrowserSessions.judge` returned.
 """
 
 import secrets
@@ -16,16 +17,13 @@ from authz.core.admin_pages import (
     PageAllow,
     PageDecision,
     PageDeny,
-    conclude_page,
-    judge_page,
     navigates,
     page_deny,
     page_of,
     read_page,
 )
-from authz.core.browser_session import BrowserLogin
-from authz.core.detail import Detail
-from authz.core.ledger import Ledger, UnavailableError
+from authz.core.browser_session import BrowserSession
+from authz.core.ledger import UnavailableError
 from authz.core.limits import digest
 from authz.core.page_answers import page_changes, page_refusal
 from authz.core.policy import Policy
@@ -33,13 +31,12 @@ from authz.core.reason import Reason
 from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
-from authz.ledger.page_sessions import PageSessions
+from authz.server.browser_sessions import BrowserSessions
 from authz.server.check import ANSWER, LEDGER
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.traces import Trace
-from authz.tokens.page_sessions import open_login
 from authz.tokens.page_tickets import LIFETIME, PageTicket, seal_page_ticket
-from authz.tokens.sealing import NotSealedError, Sealer
+from authz.tokens.sealing import Sealer
 
 LOG_IN_PATH: Final = "/authz/page"
 _RANDOM: Final = 43  # characters of 32 bytes in base64url
@@ -54,7 +51,7 @@ class _Known:
     """What is known of a request by the time that it is refused."""
 
     page: AdminPage | None = None
-    login: BrowserLogin | None = None
+    session: BrowserSession | None = None
 
 
 class PageCheck:
@@ -64,8 +61,7 @@ class PageCheck:
         self,
         policy: Policy,
         *,
-        ledger: Ledger,
-        sessions: PageSessions,
+        sessions: BrowserSessions,
         sealer: Sealer,
         gateway: str,
         deadline: Deadline,
@@ -75,16 +71,13 @@ class PageCheck:
 
         Args:
             policy: has the pages.
-            ledger: knows revocations.
-            sessions: where sessions are.
-            sealer: opens them, and seals tickets.
+            sessions: finds and judges sessions.
+            sealer: seals tickets.
             gateway: the URL at which people log in.
             deadline: after it any check is answered.
             clock: seconds since the epoch.
         """
-        self._policy = policy
         self._pages: Mapping[str, AdminPage] = policy.pages
-        self._ledger = ledger
         self._sessions = sessions
         self._sealer = sealer
         self._log_in = f"{gateway}{LOG_IN_PATH}?ticket="
@@ -111,7 +104,7 @@ class PageCheck:
                 decision = await self._decide(request, known, trace)
             answer = self._answer(decision, request)
         except RefusedError as refused:
-            decision = page_deny(refused, known.page, known.login)
+            decision = page_deny(refused, known.page, known.session)
             answer = self._answer(decision, request)
         except (UnavailableError, TimeoutError) as fault:
             decision = self._unavailable(fault, known, recorder)
@@ -128,24 +121,18 @@ class PageCheck:
         page = known.page = page_of(request, self._pages)
         asked = read_page(request, page)
         if trace is not None:
-            trace.enter(LEDGER)  # the session and the revocations
-        text = await self._sessions.get(page.origin, asked.token)
-        login = known.login = self._opened(text, page, asked.token)
-        query = judge_page(asked, login, self._policy.issuer, self._clock())
-        answer = await self._ledger.take(query)
+            trace.enter(LEDGER)  # the session, its revocations and groups
+        found = known.session = await self._sessions.find(page.origin, asked.token)
+        judged = await self._sessions.judge(
+            found, page.origin, asked.token, page.rule, request.address
+        )
         if trace is not None:
             trace.enter(ANSWER)
-        return conclude_page(asked, login, answer)
-
-    def _opened(self, text: str | None, page: AdminPage, token: str) -> BrowserLogin:
-        try:
-            return open_login(self._sealer, text or "", page.origin, token)
-        except NotSealedError:
-            raise RefusedError(Reason.SESSION_MISSING, Detail.SESSION_UNKNOWN) from None
+        return PageAllow(page, judged)
 
     def _answer(self, decision: PageDecision, request: HttpRequest) -> bytes:
         if isinstance(decision, PageAllow):
-            changes = page_changes(decision, self._clock(), self._policy.stream_recheck)
+            changes = page_changes(decision, self._clock())
             return codec.encode_allow(changes)
         log_in: str | None = None
         cookie: str | None = None
@@ -172,5 +159,5 @@ class PageCheck:
         if isinstance(fault, UnavailableError):
             recorder.fault(fault.dependency, fault.detail)
             reason = _FAULTS.get(fault.dependency, Reason.INTERNAL)
-            return PageDeny(reason, fault.detail, known.page, known.login)
+            return PageDeny(reason, fault.detail, known.page, known.session)
         return PageDeny(Reason.LEDGER_UNAVAILABLE, "the deadline has passed", known.page)

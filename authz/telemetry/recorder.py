@@ -148,7 +148,7 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - a span costs no decision
                 self.crash(error)
             trace_id = trace.known_id
-        login = decision.login
+        session = decision.session
         fields = {
             "verdict": "allow" if allowed else "deny",
             "reason": reason,
@@ -157,7 +157,7 @@ class Recorder:
             "http_method": request.method,
             "address": request.address,
             "page": "" if decision.page is None else page,
-            "subject": "" if login is None else login.subject,
+            "subject": "" if session is None else session.subject,
             "trace_id": trace_id,
         }
         self.log.write(

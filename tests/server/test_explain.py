@@ -326,7 +326,7 @@ def test_a_line_of_every_reason_is_explained(
     ("reason", "fields"),
     [
         ("person_not_allowed", ["pages.grafana.groups"]),
-        ("session_missing", ["front_door.page_session"]),
+        ("session_missing", ["front_door.page_session", "front_door.page_recheck"]),
     ],
 )
 def test_a_line_about_a_page_names_its_fields(

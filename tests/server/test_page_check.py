@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from authz.core.admin_pages import AdminPage
-from authz.core.browser_session import BrowserLogin, BrowserRule
+from authz.core.browser_session import BrowserRule, BrowserSession
 from authz.core.ledger import Ledger, Mode, Revoked, Taken, UnavailableError
 from authz.core.policy import Policy
 from authz.core.request import HttpRequest
 from authz.core.second_factor import Method, SecondFactor
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys
-from authz.ledger.page_sessions import PageSessions
+from authz.server.browser_sessions import BrowserSessions
 from authz.server.check import Check, Snapshot
 from authz.server.page_check import PageCheck
 from authz.server.refusal_limiter import RefusalLimiter
@@ -26,21 +27,24 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.traces import KeepOptions, Span, Tracer
-from authz.tokens.page_sessions import seal_login
+from authz.tokens.browser_sessions import seal_session
 from authz.tokens.sealing import Sealer
+from authz.tokens.userinfo import TokenEndedError
 from tests.server.test_check import Answers, FakeVerifier
-from tests.support.admin_page import RecordStore
+from tests.support.admin_page import Directory, RecordStore
 from tests.support.values import policy
 from tests.support.wire import WireAnswer, answer, check_request
 
 NOW = 1_800_000_000
 ORIGIN, TOKEN = "https://grafana.example.com", "t" * 43
 PAGE = AdminPage(
-    "grafana", ORIGIN, "", BrowserRule(frozenset({"admins"}), SecondFactor(Method.TOTP, 600)), "d1"
-)
-JOHN = BrowserLogin(
-    "s-john", "john", frozenset({"admins"}), Method.TOTP, NOW - 60, NOW - 60, NOW + 3600
-)
+    "grafana", ORIGIN, "",
+    BrowserRule(frozenset({"admins"}), SecondFactor(Method.TOTP, 600), 600.0), "d1",
+)  # fmt: skip
+JOHN = BrowserSession(
+    "s-john", "john", frozenset({"admins"}), Method.TOTP, NOW - 60, NOW - 60, NOW + 3600,
+    NOW - 60, "a-token", NOW + 3600, True,
+)  # fmt: skip
 TAKEN = Taken((), Mode.REDIS)
 OPENS = {"accept": "text/html", "sec-fetch-mode": "navigate"}
 
@@ -52,26 +56,35 @@ class PageCheckWorld:
         self.log, self.metrics, self.store = io.StringIO(), Metrics(), RecordStore()
         sealer, ledger = Sealer(["k" * 32], lambda: NOW), Answers(given)
         rules: Policy = replace(policy(), pages=MappingProxyType({"grafana": PAGE}))
-        sessions = PageSessions(self.store, RedisKeys("t"))
+        self.directory = Directory()
+        records = SessionRecords(self.store, RedisKeys("t"))
         as_ledger: Ledger = ledger
+        sessions = BrowserSessions(
+            records,
+            sealer=sealer,
+            revocations=as_ledger,
+            groups=self.directory,
+            issuer=rules.issuer,
+            clock=lambda: NOW,
+            patience=deadline,
+        )
         pages = PageCheck(
             rules,
-            ledger=as_ledger,
             sessions=sessions,
             sealer=sealer,
             gateway="https://mcp.example.com",
             deadline=Deadline(deadline),
             clock=lambda: NOW,
         )
-        self.ledger, self.sealer, self.sessions = ledger, sealer, sessions
+        self.ledger, self.sealer, self.records = ledger, sealer, records
         self.recorder = Recorder(self.metrics, EventLog("json", self.log, clock=lambda: 0.0))
         snapshot = Snapshot(rules, FakeVerifier(), ledger, Deadline(deadline), pages=pages)
         self.check = Check(snapshot, self.recorder, RefusalLimiter(), clock=lambda: NOW)
         self.keep(JOHN)
 
-    def keep(self, login: BrowserLogin) -> None:
-        text = seal_login(self.sealer, login, ORIGIN, TOKEN, 3600)
-        asyncio.run(self.sessions.put(ORIGIN, TOKEN, text, 3600))
+    def keep(self, login: BrowserSession) -> None:
+        text = seal_session(self.sealer, login, ORIGIN, TOKEN, 3600)
+        asyncio.run(self.records.put(ORIGIN, TOKEN, text, 3600))
 
     def ask(
         self, headers: Mapping[str, str] = MappingProxyType({}), **told: dict[str, str]
@@ -155,6 +168,28 @@ def test_a_log_in_that_became_too_old_is_offered_again() -> None:
     assert found.status == 303
     assert dict(found.headers)["location"].startswith("https://mcp.example.com/authz/page?ticket=")
     assert count(world) == {("grafana", "login_too_old"): 2.0}
+
+
+@pytest.mark.attack("page-rules")
+@pytest.mark.parametrize(
+    ("said", "status", "reason"),
+    [
+        (frozenset({"staff"}), 403, "person_not_allowed"),
+        (TokenEndedError(), 401, "session_missing"),
+        (UnavailableError("issuer", "away"), 503, "issuer_unavailable"),
+    ],
+)
+def test_groups_of_long_ago_open_nothing(
+    said: frozenset[str] | Exception, status: int, reason: str
+) -> None:
+    """The issuer is asked before, and where it does not answer nothing is opened."""
+    world = PageCheckWorld()
+    world.directory.said = said
+    world.keep(replace(JOHN, groups_at=NOW - 600))
+    found = world.ask()
+    assert (found.allowed, found.status) == (False, status)
+    assert count(world) == {("grafana", reason): 1.0}
+    assert world.directory.asked == ["a-token"]
 
 
 @pytest.mark.attack("page-apart")

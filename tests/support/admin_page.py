@@ -1,5 +1,6 @@
 """Sessions of admin pages as a test makes them, and an upstream: it records, streams, echoes."""
 
+import asyncio
 import base64
 import hashlib
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingMixIn, UnixStreamServer
 from typing import Any
 
-from authz.core.browser_session import BrowserLogin
+from authz.core.browser_session import BrowserSession
 from authz.core.ledger import UnavailableError
 from authz.core.second_factor import Method
 
@@ -31,6 +32,8 @@ class RecordStore:
             raise UnavailableError("redis", "away")
         if name == "GET":
             return self.kept.get(key)
+        if "XX" in arguments and key not in self.kept:
+            return None
         if name == "DEL":
             return self.kept.pop(key, None)
         assert name == "SET"
@@ -41,14 +44,39 @@ class RecordStore:
         return b"OK"
 
 
-def john(**changes: Any) -> BrowserLogin:
+def john(**changes: Any) -> BrowserSession:
     """The log-in of an administrator with TOTP, of a minute ago."""
     now = int(time.time())
-    login = BrowserLogin(
+    login = BrowserSession(
         "s-john", "john", frozenset({"admins", "staff"}), Method.TOTP, now - 60, now - 60,
-        now + 3600, "John Doe", "john@example.com",
+        now + 3600, now, "a-token", now + 3600, True, "John Doe", "john@example.com",
     )  # fmt: skip
     return replace(login, **changes)
+
+
+@dataclass
+class Directory:
+    """The issuer, as far as groups are asked of it.
+
+    Attributes:
+        said: what it says; an exception is raised.
+        asked: the tokens by which it was asked.
+        waits: an answer waits for it, where there is one.
+    """
+
+    said: frozenset[str] | Exception = frozenset({"admins", "staff"})
+    asked: list[str] = field(default_factory=list)
+    waits: asyncio.Event | None = None
+
+    async def groups(self, token: str, subject: str, address: str) -> frozenset[str]:
+        assert subject
+        assert address
+        self.asked.append(token)
+        if self.waits is not None:
+            await self.waits.wait()
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
 
 
 @dataclass(frozen=True, slots=True)

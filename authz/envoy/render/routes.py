@@ -252,7 +252,7 @@ def _admin_page_route(page: AdminPageRoute, settings: EnvoySettings) -> Route:
             timeout=duration(0),
             idle_timeout=duration(0),
             max_stream_duration=RouteActionMaxStreamDuration(
-                max_stream_duration=duration(settings.gateway.stream_recheck)
+                max_stream_duration=duration(page.recheck)
             ),
             upgrade_configs=[RouteActionUpgradeConfig(upgrade_type="websocket")],
         ),

@@ -231,12 +231,14 @@ class AdminPageRoute:
         url: where browsers find it; its path, as a rule empty, is what its paths begin with.
         upstream: where its requests go, as they are.
         digest: of where that is (config/compile.py, upstream_digest).
+        recheck: seconds after which a stream ends, to be decided about anew.
     """
 
     name: str
     url: Url
     upstream: HttpUpstream
     digest: str
+    recheck: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,10 @@ def envoy_settings(settings: Settings, where: Topology, *, watched: bool = False
 def _admin_page(config: Config, name: str) -> AdminPageRoute:
     page = config.pages[name]
     upstream = _upstream(page.upstream, page.socket)
-    return AdminPageRoute(name, urls.split(config.page_url(name)), upstream, upstream_digest(page))
+    url, digest = urls.split(config.page_url(name)), upstream_digest(page)
+    # Without a front door, which is an error, no page is opened.
+    recheck = 1.0 if config.front_door is None else config.front_door.page_recheck
+    return AdminPageRoute(name, url, upstream, digest, recheck)
 
 
 def _traced(config: Config) -> TracedEdge | None:

@@ -14,17 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from authz.core.browser_session import BrowserRule
+from authz.core.admin_pages import SESSION_COOKIE
+from authz.core.browser_session import BrowserRule, BrowserSession
 from authz.core.ledger import UnavailableError
+from authz.core.limits import digest
+from authz.core.reason import Reason
+from authz.core.request import RefusedError
 from authz.core.second_factor import LEEWAY, Method
 from authz.login.service import ports
 from authz.login.web import error_pages
-from authz.login.web.browser_sessions import (
-    AdmittedPerson,
-    BrowserSessions,
-    SessionRefusal,
-)
-from authz.login.web.cookies import BrowserCookies, empty_purpose, read_form
+from authz.login.web.cookies import BrowserCookies, empty_purpose, read_cookies, read_form
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
 from authz.login.web.requests import address_of
@@ -33,7 +32,9 @@ from authz.login.web.upstream_login import (
     IdentifiedPerson,
     IdentityLogin,
     login_kind,
+    session_of_login,
 )
+from authz.server.browser_sessions import BrowserSessions
 
 PATH: Final = "/authz/admin"
 
@@ -71,16 +72,32 @@ SESSION_OVER: Final = ErrorPage(
     "console: no session",
 )
 _REFUSED: Final = {
-    SessionRefusal.NOT_IN_GROUP: NOT_IN_GROUP,
-    SessionRefusal.NO_SECOND_FACTOR: NO_SECOND_FACTOR,
-    SessionRefusal.REVOKED: REVOKED,
-    SessionRefusal.NO_SESSION: SESSION_OVER,
-    SessionRefusal.TOO_OLD: TOO_OLD,
+    Reason.PERSON_NOT_ALLOWED: NOT_IN_GROUP,
+    Reason.SECOND_FACTOR_REQUIRED: NO_SECOND_FACTOR,
+    Reason.SESSION_REVOKED: REVOKED,
+    Reason.SESSION_MISSING: SESSION_OVER,
+    Reason.LOGIN_TOO_OLD: TOO_OLD,
 }
+# Lax, as of other pages: the browser comes back from the issuer, which is another site.
+_ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
 
 _LOGIN: Final = login_kind("console", f"{PATH}/callback", lambda _: {"kept": {}}, lambda _: None)
 _LOG_IN_FORM: Final = empty_purpose("console-log-in")
 LOG_OUT_FORM: Final = empty_purpose("console-log-out")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedPerson:
+    """Who was let in, at one request.
+
+    Attributes:
+        session: of the browser.
+        name: of that session, for forms that count in it alone; no secret.
+    """
+
+    session: BrowserSession
+    name: str
+
 
 Handler = Callable[[Request, AdmittedPerson], Awaitable[Response]]
 
@@ -123,6 +140,7 @@ class ConsoleAccess:
         if not settings.rule.groups or factor is None or factor.method == Method.NONE:
             raise ValueError("the console asks for a group and a second factor")
         self._settings = settings
+        self._origin = origin
         self._url = origin + PATH
         self._sessions = sessions
         self._logins = logins
@@ -152,14 +170,23 @@ class ConsoleAccess:
         """
 
         async def guarded(request: Request) -> Response:
-            judged = await self._sessions.judge(request, self._settings.rule)
-            if isinstance(judged, AdmittedPerson):
-                return await handler(request, judged)
-            if judged is SessionRefusal.NO_SESSION and request.method in {"GET", "HEAD"}:
-                return self._way_in(request) if is_home else redirect(self._url)
-            raise PageError(_REFUSED[judged])
+            try:
+                person = await self._judged(request)
+            except RefusedError as refused:
+                if refused.reason is Reason.SESSION_MISSING and request.method in {"GET", "HEAD"}:
+                    return self._way_in(request) if is_home else redirect(self._url)
+                raise PageError(_REFUSED.get(refused.reason, error_pages.BROKEN)) from refused
+            return await handler(request, person)
 
         return guarded
+
+    async def _judged(self, request: Request) -> AdmittedPerson:
+        token = _token(request)
+        found = await self._sessions.find(self._origin, token)
+        session = await self._sessions.judge(
+            found, self._origin, token, self._settings.rule, address_of(request)
+        )
+        return AdmittedPerson(session, digest("session", token))
 
     async def log_in(self, request: Request) -> Response:
         """Send the person to the issuer, after a click."""
@@ -190,18 +217,26 @@ class ConsoleAccess:
         age = self._clock() - found.identity.auth_time
         if not -LEEWAY <= age <= self._settings.lifetime + LEEWAY:
             return TOO_OLD
+        rule, now = self._settings.rule, int(self._clock())
+        until = rule.ends(now, self._settings.lifetime, found.expires_at)
+        session = session_of_login(found, now, until, two_factor=True)
         try:
-            judged = await self._sessions.begin(
-                request, response, found, self._settings.rule, self._settings.lifetime
+            judged = await self._sessions.judge(
+                session, self._origin, found.state, rule, address_of(request)
             )
+            token = await self._sessions.begin(judged, self._origin, _token(request))
+        except RefusedError as refused:
+            return _REFUSED.get(refused.reason, error_pages.BROKEN)
         except UnavailableError:
             return error_pages.AWAY
-        return None if isinstance(judged, AdmittedPerson) else _REFUSED[judged]
+        _set_cookie(response, token, until - now)
+        return None
 
     async def _log_out(self, request: Request, person: AdmittedPerson) -> Response:
         self._cookies.check_post(request, await read_form(request), LOG_OUT_FORM)
         response = redirect(self._url)
-        await self._sessions.end(request, response)
+        await self._sessions.end(self._origin, _token(request))
+        _set_cookie(response, "", 0)
         self._log("console", "logged_out", subject=person.session.subject)
         response.background = BackgroundTask(
             self._logins.revoke, person.session.token, address_of(request), two_factor=True
@@ -212,3 +247,12 @@ class ConsoleAccess:
         token, cookie = self._cookies.form_token(request, _LOG_IN_FORM, None)
         content = {"form_token": token}
         return self._pages.page("console/log_in.html", content, set_cookie=cookie, has_form=True)
+
+
+def _token(request: Request) -> str:
+    return read_cookies(request).get(SESSION_COOKIE, "")
+
+
+def _set_cookie(response: Response, token: str, lifetime: int) -> None:
+    cookie = f"{SESSION_COOKIE}={token}; Max-Age={lifetime}; {_ATTRIBUTES}"
+    response.headers.append("set-cookie", cookie)

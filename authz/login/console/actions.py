@@ -16,10 +16,9 @@ from starlette.routing import Route
 
 from authz.audit.record import Fields
 from authz.ledger.revocations import MAX_BY, MAX_REASON
-from authz.login.console.access import PATH, SESSION_OVER, ConsoleAccess
+from authz.login.console.access import PATH, SESSION_OVER, AdmittedPerson, ConsoleAccess
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.protocol.members import STRICT
-from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.client_description import shown
 from authz.login.web.cookies import BrowserCookies, purpose, read_form
 from authz.login.web.error_pages import ErrorPage, PageError
@@ -260,7 +259,8 @@ class ConsoleActions:
         if len(reason) > MAX_REASON or not (reason.isprintable() or not reason):
             raise PageError(BAD_REASON)
         session = person.session
-        operator = Operator(session.subject, (session.account or session.subject)[:MAX_BY], reason)
+        by = (shown(session.account) or session.subject)[:MAX_BY]
+        operator = Operator(session.subject, by, reason)
         try:
             outcome = await self._performers[action.kind](action, operator)
         except NotDoneError as error:

@@ -26,16 +26,15 @@ from authz.login.console.revocations import RevocationPages
 from authz.login.console.rules import RulePage
 from authz.login.service import ports
 from authz.login.store.blocklist import Blocklist
-from authz.login.store.browser_sessions import BrowserSessionStore
 from authz.login.store.callers import recent_callers
 from authz.login.store.grants import GrantStore
 from authz.login.store.people import PeopleStore
-from authz.login.web.browser_sessions import BrowserSessions, GroupSource
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
 from authz.login.web.sessions import OwnGrants, OwnProofs
 from authz.login.web.upstream_login import BrowserLogins
+from authz.server.browser_sessions import BrowserSessions
 from authz.tokens.sealing import Sealer
 
 _METHODS = {"any": Method.ANY, "totp": Method.TOTP}
@@ -47,7 +46,7 @@ class ConsoleParts:
 
     Attributes:
         logins, cookies, pages, errors: of the front door.
-        groups: who knows groups.
+        sessions: of browsers.
         ledger, keys, sealer: Redis, the names there, and what seals.
         grants, blocks, people, own_grants, proofs, requests: stores of the front door.
         record: records what an operator did.
@@ -59,7 +58,7 @@ class ConsoleParts:
     cookies: BrowserCookies
     pages: Pages
     errors: ErrorResponder
-    groups: GroupSource
+    sessions: BrowserSessions
     ledger: RedisLedger
     keys: RedisKeys
     sealer: Sealer
@@ -83,7 +82,6 @@ def console_routes(settings: Settings, console: ConsoleConfig, parts: ConsolePar
         parts: what it shares.
     """
     command, config = parts.ledger.command, settings.config
-    store = BrowserSessionStore(command, parts.keys, parts.sealer, config.issuer.url)
     rule = BrowserRule(
         frozenset(console.groups),
         SecondFactor(_METHODS[console.second_factor], evidence=frozenset({Evidence.LOGIN})),
@@ -91,7 +89,7 @@ def console_routes(settings: Settings, console: ConsoleConfig, parts: ConsolePar
     access = ConsoleAccess(
         ConsoleSettings(rule, int(console.session)),
         origin=config.gateway.url,
-        sessions=BrowserSessions(store, parts.groups, parts.clock),
+        sessions=parts.sessions,
         logins=parts.logins,
         cookies=parts.cookies,
         pages=parts.pages,

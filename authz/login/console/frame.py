@@ -8,8 +8,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authz.login.console.access import LOG_OUT_FORM, PATH
-from authz.login.web.browser_sessions import AdmittedPerson
+from authz.login.console.access import LOG_OUT_FORM, PATH, AdmittedPerson
+from authz.login.web.client_description import shown
 from authz.login.web.cookies import BrowserCookies
 from authz.login.web.rendering import Pages, read_assets
 
@@ -77,7 +77,7 @@ class ConsoleFrame:
         framed = {
             "sections": self.sections,
             "section": section,
-            "account": person.session.account,
+            "account": shown(person.session.account),
             "session_until": person.session.until,
             "log_out_token": token,
             "live": live,

@@ -12,7 +12,7 @@ from authz.core.policy import Policy
 from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitedCaller, LimitUse, read_usage, reset_limit
 from authz.ledger.login_records import Command
-from authz.login.console.access import ConsoleAccess
+from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.actions import (
     ActionKind,
     ActionOutcome,
@@ -26,7 +26,6 @@ from authz.login.console.actions import (
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import query_of
 from authz.login.console.rules import describe_limit
-from authz.login.web.browser_sessions import AdmittedPerson
 
 _ROWS: Final = 100
 _LIVE: Final = 10  # seconds

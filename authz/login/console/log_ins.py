@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.ledger.bounded_scan import read_cursor
-from authz.login.console.access import ConsoleAccess
+from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.actions import (
     ActionKind,
     ActionOutcome,
@@ -25,7 +25,6 @@ from authz.login.protocol.grant import Grant
 from authz.login.store.blocklist import Blocklist, BlocklistEntry, BlocklistFullError
 from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import KnownClient, block, gather_clients
-from authz.login.web.browser_sessions import AdmittedPerson
 
 _ROWS: Final = 50
 _PEOPLE: Final = 50  # whose log-ins one part holds: a person has a hundred at most

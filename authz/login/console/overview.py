@@ -11,10 +11,9 @@ from starlette.routing import Route
 from authz.config.digest import parse_digest
 from authz.config.restarts import SERVE
 from authz.ledger.activity import ActivityStore, CountedStep, ProgramReport, Resolution
-from authz.login.console.access import ConsoleAccess
+from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.charts import Chart, by_reason, by_server, draw
 from authz.login.console.frame import ConsoleFrame, Section
-from authz.login.web.browser_sessions import AdmittedPerson
 
 _LIVE: Final = 15  # seconds
 _SILENT: Final = 60  # seconds since a program's last word

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from authz.core.principal import Person
 from authz.core.step_up import ApprovalRequest
 from authz.ledger.approval_requests import ApprovalRequests
-from authz.login.console.access import ConsoleAccess
+from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.actions import (
     ActionKind,
     ActionOutcome,
@@ -24,7 +24,6 @@ from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import cursor_of, query_of
 from authz.login.store.grants import GrantStore
 from authz.login.store.people import PeopleStore
-from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.sessions import OwnGrants, OwnProof, OwnProofs, ProofId, ProofKind
 from authz.tokens.approval_requests import open_request
 from authz.tokens.sealing import NotSealedError, Sealer

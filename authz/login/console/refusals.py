@@ -12,11 +12,10 @@ from authz.audit.record import AuditEvent, AuditRecord
 from authz.audit.store import TrailEntry, TrailStore, is_entry_id
 from authz.core.policy import OperationKind, Policy
 from authz.core.reason import Reason
-from authz.login.console.access import PATH, ConsoleAccess
+from authz.login.console.access import PATH, AdmittedPerson, ConsoleAccess
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import query_of
 from authz.login.console.rules import RuleWords, describe_target
-from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.error_pages import ErrorPage, PageError
 
 _ROWS: Final = 50

@@ -19,7 +19,7 @@ from authz.ledger.revocations import (
     RevocationNote,
     RevocationTarget,
 )
-from authz.login.console.access import PATH, ConsoleAccess
+from authz.login.console.access import PATH, AdmittedPerson, ConsoleAccess
 from authz.login.console.actions import (
     ActionKind,
     ActionOutcome,
@@ -39,7 +39,6 @@ from authz.login.protocol.people import (
     find_person,
 )
 from authz.login.store.people import PeopleStore
-from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.client_description import shown
 from authz.login.web.cookies import BrowserCookies, empty_purpose, read_form
 from authz.login.web.error_pages import ErrorPage, PageError

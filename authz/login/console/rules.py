@@ -11,10 +11,9 @@ from starlette.routing import Route
 from authz.core.limits import Limit
 from authz.core.policy import ALL_KINDS, OperationKind, Policy, Rule, RuleTarget, Server
 from authz.core.second_factor import Method
-from authz.login.console.access import ConsoleAccess
+from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import query_of
-from authz.login.web.browser_sessions import AdmittedPerson
 from authz.login.web.rendering import format_duration
 
 _MOST: Final = 300  # rules on one page

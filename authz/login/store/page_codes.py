@@ -7,11 +7,11 @@ Invariant: a code opens one session, on the host and in the browser that it was 
 from dataclasses import dataclass, field
 from typing import Final
 
-from authz.core.browser_session import BrowserLogin
+from authz.core.browser_session import BrowserSession
 from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.login.protocol.members import digest
-from authz.tokens.page_sessions import login_of, login_value
+from authz.tokens.browser_sessions import session_of, session_value
 from authz.tokens.sealing import NotSealedError, Sealer
 
 LIFETIME: Final = 60  # seconds in which the browser goes from the one host to the other
@@ -27,13 +27,13 @@ class PageHandover:
         origin: where the session is opened.
         path: where the browser goes then.
         browser: a digest of the cookie that it has there.
-        login: who logged in.
+        session: that is opened.
     """
 
     origin: str
     path: str
     browser: str = field(repr=False)
-    login: BrowserLogin
+    session: BrowserSession
 
 
 class PageCodes:
@@ -51,7 +51,7 @@ class PageCodes:
             "origin": handover.origin,
             "path": handover.path,
             "browser": handover.browser,
-            "login": login_value(handover.login),
+            "session": session_value(handover.session),
         }
         sealed = self._sealer.seal(_PURPOSE, value, LIFETIME)
         await self._command("SET", self._key(code), sealed, "EX", LIFETIME)
@@ -68,7 +68,7 @@ class PageCodes:
             text = stored.decode("ascii", "replace")
             value = self._sealer.open(_PURPOSE, text, longest=_LONGEST)
             origin, path, browser = value["origin"], value["path"], value["browser"]
-            return PageHandover(origin, path, browser, login_of(value["login"]))
+            return PageHandover(origin, path, browser, session_of(value["session"]))
         except (NotSealedError, KeyError):
             return None
 

@@ -9,26 +9,26 @@ a log-in that fulfils the page's rule; a browser is sent to the page's own origi
 (tests/login/web/test_admin_pages.py).
 """
 
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
 from pydantic import ConfigDict
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from authz.core.admin_pages import BROWSER_COOKIE, LOG_OUT, OPEN_SESSION, SESSION_COOKIE, AdminPage
-from authz.core.browser_session import BrowserLogin, check_login
+from authz.core.browser_session import BrowserSession
 from authz.core.ledger import UnavailableError
 from authz.core.limits import digest
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
-from authz.core.second_factor import Method, StepUpNeed, methods
+from authz.core.second_factor import Method, StepUpNeed
 from authz.login.protocol.members import STRICT, MembersCodec
-from authz.login.protocol.values import LoginIdentity
 from authz.login.service import ports
 from authz.login.store.page_codes import PageHandover
 from authz.login.web import error_pages
@@ -42,15 +42,21 @@ from authz.login.web.cookies import (
 )
 from authz.login.web.error_pages import ErrorPage, ErrorResponder, PageError
 from authz.login.web.rendering import Pages, redirect
+from authz.login.web.requests import address_of
 from authz.login.web.step_up import asked_age
-from authz.login.web.upstream_login import BrowserLogins, IdentityLogin, login_kind
-from authz.tokens.page_sessions import seal_login
+from authz.login.web.upstream_login import (
+    BrowserLogins,
+    IdentifiedPerson,
+    IdentityLogin,
+    login_kind,
+    session_of_login,
+)
+from authz.server.browser_sessions import BrowserSessions
 from authz.tokens.page_tickets import PageTicket, open_page_ticket
 from authz.tokens.sealing import NotSealedError, Sealer
 
 PATH: Final = "/authz/page"
 _ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
-_RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 NO_TICKET: Final = ErrorPage(
     403,
@@ -85,7 +91,15 @@ NO_ACCOUNT: Final = ErrorPage(
     "prints what is missing there.",
     "no preferred_username",
 )
+REVOKED: Final = ErrorPage(
+    403,
+    "Your log-ins were revoked",
+    "Nothing was opened. Where only earlier log-ins were revoked, log out at the log-in service, "
+    "then open the page again; the people who run this gateway can lift any other.",
+    "page: revoked",
+)
 _LACKS: Final[Mapping[Reason, ErrorPage]] = {
+    Reason.SESSION_REVOKED: REVOKED,
     Reason.PERSON_NOT_ALLOWED: NOT_IN_GROUP,
     Reason.SECOND_FACTOR_REQUIRED: NO_FACTOR,
     Reason.LOGIN_TOO_OLD: TOO_OLD,
@@ -101,16 +115,6 @@ class Handovers(Protocol):
     async def take(self, code: str) -> PageHandover | None:
         """Return what a code stands for, once, or raise UnavailableError."""
         ...
-
-
-class SessionTexts(Protocol):
-    """Where sessions are kept (`authz.ledger.page_sessions.PageSessions`)."""
-
-    async def put(self, origin: str, token: str, text: str, lifetime: int) -> None:
-        """Keep a session, or raise UnavailableError."""
-
-    async def end(self, origin: str, token: str) -> None:
-        """End a session, or raise UnavailableError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ class AdminPageEndpoints:
         errors: ErrorResponder,
         sealer: Sealer,
         codes: Handovers,
-        sessions: SessionTexts,
+        sessions: BrowserSessions,
         lifetime: int,
         log_out_url: Callable[[str], str],
         clock: Callable[[], float],
@@ -171,15 +175,16 @@ class AdminPageEndpoints:
             cookies: what browsers keep at the gateway.
             pages: what renders.
             errors: shows error pages.
-            sealer: opens tickets, and seals sessions and forms.
+            sealer: opens tickets, and seals forms.
             codes: between the two hosts.
-            sessions: where sessions are kept.
+            sessions: judges, begins and ends sessions.
             lifetime: of a session, seconds.
             log_out_url: returns where a session at Authelia ends, to come back to a URL.
             clock: seconds since the epoch.
             log: of steps and their outcomes.
         """
         self._admin_pages = admin_pages
+        self._logins = logins
         self._two_factor = IdentityLogin(logins, _TWO_FACTOR, two_factor=True, groups=True)
         self._one_factor = IdentityLogin(logins, _ONE_FACTOR, two_factor=False, groups=True)
         self._cookies = cookies
@@ -258,7 +263,7 @@ class AdminPageEndpoints:
         context, subject = found.context, found.identity.subject
         try:
             page = self._page(context.page)
-            who = self._login(found.identity, page)
+            who = await self._session(request, found, page, two_factor=login is self._two_factor)
             code = secrets.token_urlsafe(32)
             path = page.return_path(context.path)
             await self._codes.issue(code, PageHandover(page.origin, path, context.browser, who))
@@ -269,36 +274,35 @@ class AdminPageEndpoints:
             response.background = found.revocation
             return response
         response = redirect(f"{page.origin}{OPEN_SESSION}?code={code}")
-        response.background = found.revocation
         self._cookies.end_login(request, response, found.state)
         self._log("page", "ok", detail=page.name, subject=subject)
         return response
 
-    def _login(self, identity: LoginIdentity, page: AdminPage) -> BrowserLogin:
-        """Return a log-in that fulfils a page's rule.
+    async def _session(
+        self,
+        request: Request,
+        found: IdentifiedPerson[_PageContext],
+        page: AdminPage,
+        *,
+        two_factor: bool,
+    ) -> BrowserSession:
+        """Return the session of a log-in that fulfils a page's rule.
 
         Raises:
             PageError: where it does not.
+            UnavailableError: where Redis does not answer.
         """
-        now = int(self._clock())
-        if not identity.account:
+        if not found.identity.account:
             raise PageError(NO_ACCOUNT)
-        login = BrowserLogin(
-            subject=identity.subject,
-            account=identity.account,
-            groups=identity.groups,
-            method=methods(identity.amr),
-            auth_time=identity.auth_time,
-            began=now,
-            until=now + self._lifetime,
-            name=identity.name,
-            email=identity.email,
-        )
+        now = int(self._clock())
+        until = page.rule.ends(now, self._lifetime, found.expires_at)
+        session = session_of_login(found, now, until, two_factor=two_factor)
         try:
-            check_login(page.rule, login, now)
+            return await self._sessions.judge(
+                session, page.origin, found.state, page.rule, address_of(request)
+            )
         except RefusedError as refused:
             raise PageError(_LACKS.get(refused.reason, error_pages.BROKEN)) from refused
-        return login
 
     def _ticket(self, text: str) -> tuple[PageTicket, AdminPage]:
         try:
@@ -325,12 +329,10 @@ class AdminPageEndpoints:
             or not secrets.compare_digest(handover.browser, digest(browser))
         ):
             raise PageError(error_pages.NOT_THIS_BROWSER)
-        await self._end(request, host)
-        token, login = secrets.token_urlsafe(32), handover.login
-        text = seal_login(self._sealer, login, host.origin, token, self._lifetime)
-        await self._sessions.put(host.origin, token, text, self._lifetime)
+        session, former = handover.session, read_cookies(request).get(SESSION_COOKIE)
+        token = await self._sessions.begin(session, host.origin, former)
         response = redirect(host.origin + handover.path)
-        _set(response, SESSION_COOKIE, token, self._lifetime)
+        _set(response, SESSION_COOKIE, token, max(1, session.until - int(self._clock())))
         _set(response, BROWSER_COOKIE, "", 0)
         return response
 
@@ -342,13 +344,24 @@ class AdminPageEndpoints:
         return host.pages.page("page_log_out.html", content, set_cookie=cookie, has_form=True)
 
     async def log_out(self, request: Request) -> Response:
-        """End the session, at once."""
+        """End the session, at once; and its token at Authelia, which need not answer."""
         host = self._host(request)
         host.cookies.check_post(request, await read_form(request), _LOG_OUT_FORM)
-        await self._end(request, host)
+        token = read_cookies(request).get(SESSION_COOKIE, "")
+        session: BrowserSession | None = None
+        with suppress(RefusedError):
+            session = await self._sessions.find(host.origin, token)
+        await self._sessions.end(host.origin, token)
         content = {"host": host.name, "log_out": self._log_out_url(f"{host.origin}/")}
         response = host.pages.page("page_logged_out.html", content)
         _set(response, SESSION_COOKIE, "", 0)
+        if session is not None:
+            response.background = BackgroundTask(
+                self._logins.revoke,
+                session.token,
+                address_of(request),
+                two_factor=session.two_factor,
+            )
         self._log("page", "ended", detail=host.name)
         return response
 
@@ -363,11 +376,6 @@ class AdminPageEndpoints:
         if host is None:
             raise PageError(error_pages.NOT_FOUND)
         return host
-
-    async def _end(self, request: Request, host: "_PageHost") -> None:
-        token = read_cookies(request).get(SESSION_COOKIE, "")
-        if _RANDOM.match(token):
-            await self._sessions.end(host.origin, token)
 
 
 @dataclass(frozen=True, slots=True)

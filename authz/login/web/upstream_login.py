@@ -17,7 +17,9 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
+from authz.core.browser_session import BrowserSession
 from authz.core.ledger import UnavailableError
+from authz.core.second_factor import methods
 from authz.login.protocol.members import STRICT, MembersCodec
 from authz.login.protocol.parameters import read_parameters
 from authz.login.protocol.values import (
@@ -297,6 +299,35 @@ class IdentifiedPerson(Generic[T]):
     revocation: BackgroundTask
     access_token: str = field(repr=False)
     expires_at: int
+
+
+def session_of_login(
+    found: IdentifiedPerson[T], now: int, until: int, *, two_factor: bool
+) -> BrowserSession:
+    """Return the session of a browser that has just logged in with the scope `groups`.
+
+    Args:
+        found: who logged in. Its token is not to be revoked where a session begins.
+        now: its first second, seconds since the epoch.
+        until: the one in which it ends by itself.
+        two_factor: whether it was by our client that asks for a second factor.
+    """
+    identity = found.identity
+    return BrowserSession(
+        subject=identity.subject,
+        account=identity.account,
+        groups=identity.groups,
+        method=methods(identity.amr),
+        auth_time=identity.auth_time,
+        began=now,
+        until=until,
+        groups_at=now,
+        token=found.access_token,
+        token_until=found.expires_at,
+        two_factor=two_factor,
+        name=identity.name,
+        email=identity.email,
+    )
 
 
 class IdentityLogin(Generic[T]):

@@ -8,13 +8,12 @@ or the reverse.
 import asyncio
 import io
 import json
-import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,16 @@ from typing import Any
 import pytest
 
 from authz.config.endpoints import Unix
-from authz.core.browser_session import BrowserLogin
+from authz.core.browser_session import BrowserSession
 from authz.core.principal import Person
 from authz.core.second_factor import Method
 from authz.envoy.render import Topology, render
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.deadline import Deadline
 from authz.ledger.keys import RedisKeys, person_field
 from authz.ledger.memory import MemoryLedger
-from authz.ledger.page_sessions import PageSessions
 from authz.ledger.records import Revocation
+from authz.server.browser_sessions import BrowserSessions
 from authz.server.check import Check, Snapshot
 from authz.server.grpc import GrpcTransport
 from authz.server.health import Health
@@ -39,12 +39,11 @@ from authz.server.refusal_limiter import RefusalLimiter
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from authz.tokens.page_sessions import seal_login
 from authz.tokens.page_tickets import open_page_ticket
 from authz.tokens.sealing import Sealer
 from tests.server.test_check import FakeVerifier
 from tests.support import edge
-from tests.support.admin_page import PageUpstream, RecordStore, john, page_upstream
+from tests.support.admin_page import Directory, PageUpstream, RecordStore, john, page_upstream
 from tests.support.envoy import running_envoy
 from tests.support.gateway import tls
 from tests.support.wild_client import WildAnswer, WildClient, http2
@@ -62,8 +61,7 @@ gateway:
   max_body: 64KiB
   address_rate: 1000000/second
   address_calls: 1000000/second
-  stream_recheck: 8s
-front_door: {{key_file: /run/secrets/front-door.pem}}
+front_door: {{key_file: /run/secrets/front-door.pem, page_recheck: 6s}}
 servers:
   files: {{upstream: 'http://files:8000/mcp', socket: {folder}/files}}
 pages:
@@ -75,6 +73,8 @@ pages:
     second_factor: totp
   prom: {{host: admin.example.test, path: /prom, upstream: 'http://p:1', socket: {folder}/prom}}
 """
+_RECHECK = 6.0  # seconds, as above
+_SLOW_MACHINE = 15.0
 NAVIGATION = (
     ("Accept", "text/html,*/*"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document"),
 )  # fmt: skip
@@ -96,6 +96,8 @@ class Running:
     files: edge.EdgeUpstream
     store: RecordStore
     ledger: MemoryLedger
+    sessions: BrowserSessions
+    directory: Directory
     sealer: Sealer
     log: io.StringIO
     recorder: Recorder
@@ -106,16 +108,10 @@ class Running:
         future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         return future.result(30)
 
-    def session(self, login: BrowserLogin | None = None, origin: str = ORIGIN) -> str:
+    def session(self, login: BrowserSession | None = None, origin: str = ORIGIN) -> str:
         """Open a session as the log-in does; return its token."""
-        token, login = secrets.token_urlsafe(32), login or john()
-        text = seal_login(self.sealer, login, origin, token, login.until - time.time())
-        self.run(self.sessions.put(origin, token, text, 3600))
+        token: str = self.run(self.sessions.begin(login or john(), origin))
         return token
-
-    @property
-    def sessions(self) -> PageSessions:
-        return PageSessions(self.store, RedisKeys("t"))
 
     def decision(self) -> dict[str, Any]:
         """The last decision as it was logged."""
@@ -123,12 +119,17 @@ class Running:
         found: dict[str, Any] = [line for line in lines if line["event"] == "decision"][-1]
         return found
 
-    @contextmanager
-    def upgraded(self, *headers: tuple[str, str]) -> Iterator[tuple[Any, WildAnswer]]:
+    def upgraded(self, *headers: tuple[str, str]) -> AbstractContextManager[tuple[Any, WildAnswer]]:
         """Ask for a WebSocket; yield the connection and the answer."""
+        return self.opened("websocket", *headers)
+
+    @contextmanager
+    def opened(self, kind: str, *headers: tuple[str, str]) -> Iterator[tuple[Any, WildAnswer]]:
+        """Ask for a WebSocket or for a stream of events; yield the connection and the answer."""
+        target, more = ("/ws", UPGRADE) if kind == "websocket" else ("/stream", SCRIPT)
         with self.send.connect() as sock:
-            lines = ["GET /ws HTTP/1.1", f"Host: {HOST}"]
-            lines += [f"{name}: {value}" for name, value in (*UPGRADE, *headers)]
+            lines = [f"GET {target} HTTP/1.1", f"Host: {HOST}"]
+            lines += [f"{name}: {value}" for name, value in (*more, *headers)]
             sock.sendall("\r\n".join((*lines, "", "")).encode())
             head = b""
             while b"\r\n\r\n" not in head:
@@ -161,10 +162,18 @@ def everything() -> Iterator[Running]:
         sealer, log = Sealer(["k" * 32], time.time), io.StringIO()
         recorder = Recorder(Metrics(), EventLog("json", log))
         deadline = Deadline(10.0)
+        directory = Directory()
+        sessions = BrowserSessions(
+            SessionRecords(store, RedisKeys("t")),
+            sealer=sealer,
+            revocations=ledger,
+            groups=directory,
+            issuer=settings.policy.issuer,
+            clock=time.time,
+        )
         check_pages = PageCheck(
             settings.policy,
-            ledger=ledger,
-            sessions=PageSessions(store, RedisKeys("t")),
+            sessions=sessions,
             sealer=sealer,
             gateway=f"https://{GATEWAY}",
             deadline=deadline,
@@ -193,7 +202,19 @@ def everything() -> Iterator[Running]:
         )
         client = WildClient(envoy.port("gateway"), HOST, tls("http/1.1"))
         yield Running(
-            client, page, prom, front_door, files, store, ledger, sealer, log, recorder, loop
+            client,
+            page,
+            prom,
+            front_door,
+            files,
+            store,
+            ledger,
+            sessions,
+            directory,
+            sealer,
+            log,
+            recorder,
+            loop,
         )
 
 
@@ -202,6 +223,7 @@ def running(everything: Running) -> Running:
     """Everything, as if nobody had used it before."""
     everything.store.kept.clear()
     everything.store.away = False
+    everything.directory.said = frozenset({"admins", "staff"})
     for each in (everything.page, everything.prom):
         each.arrived.clear()
         each.sets = ()
@@ -372,9 +394,10 @@ def test_without_a_session_a_call_is_told(
 def test_a_session_is_of_one_origin(running: Running) -> None:
     """A session of another host, and a token that comes twice, open nothing."""
     token, other = running.session(), running.session(origin=f"https://{SHARED}")
-    good = running.session()
+    good, console = running.session(), running.session(origin=f"https://{GATEWAY}")
     for sent in (
         cookie(other),
+        cookie(console),
         ("Cookie", f"__Host-authz-session={token}; __Host-authz-session={good}"),
         ("Cookie", f"__host-authz-session={token}"),
         ("Cookie", f"__Host-authz-session ={token}"),
@@ -395,9 +418,10 @@ def test_a_session_is_of_one_origin(running: Running) -> None:
     ],
 )
 def test_whoever_does_not_fulfil_the_rule(
-    running: Running, login: BrowserLogin, reason: str, lifted: bool
+    running: Running, login: BrowserSession, reason: str, lifted: bool
 ) -> None:
     """Groups and second factor are judged for every request; a log-in is offered where it helps."""
+    running.directory.said = login.groups
     sent = cookie(running.session(login))
     answer = running.send("GET", "/", sent, *SCRIPT)
     assert (answer.status, answer.json()["error"]) == (403, reason)
@@ -421,6 +445,32 @@ def test_log_out_and_revocation_end_access_at_once(running: Running) -> None:
     answer = running.send("GET", "/", cookie(second), *SCRIPT)
     assert (answer.status, answer.json()["error"]) == (401, "session_revoked")
     assert len(running.page.arrived) == 2
+
+
+@pytest.mark.attack("page-session-of-another")
+def test_a_copied_record_opens_nothing(running: Running) -> None:
+    """Whoever can write to Redis alone makes of somebody's session none of their own."""
+    running.session()
+    (stolen,) = running.store.kept.values()
+    mine = running.session(john(groups=frozenset({"staff"}), subject="s-eve"))
+    for key in running.store.kept:
+        running.store.kept[key] = stolen
+    assert running.send("GET", "/", cookie(mine), *SCRIPT).status == 401
+    assert running.page.arrived == []
+
+
+@pytest.mark.attack("page-rules")
+def test_a_group_that_is_taken_away_ends_access_within_the_bound(running: Running) -> None:
+    """Of a person who goes on using the page, without a log-in between, by `page_recheck`."""
+    sent = cookie(running.session(john(groups_at=int(time.time()))))
+    assert running.send("GET", "/", sent, *SCRIPT).status == 200
+    running.directory.said = frozenset({"staff"})
+    taken_away = time.monotonic()
+    answer = running.send("GET", "/", sent, *SCRIPT)
+    while answer.status == 200:
+        assert time.monotonic() - taken_away < _RECHECK + _SLOW_MACHINE
+        answer = running.send("GET", "/", sent, *SCRIPT)
+    assert (answer.status, answer.json()["error"]) == (403, "person_not_allowed")
 
 
 def test_what_is_away_opens_nothing(running: Running) -> None:
@@ -506,7 +556,7 @@ def test_what_a_page_sends_itself_passes(running: Running) -> None:
 
 def test_a_web_socket_is_echoed(running: Running) -> None:
     """A WebSocket of the page's own opens, and bytes pass both ways; it ends after
-    `stream_recheck`, to be decided about anew.
+    `page_recheck`, to be decided about anew.
     """
     sent = cookie(running.session())
     with running.upgraded(sent, ("Origin", ORIGIN)) as (sock, answer):
@@ -516,6 +566,35 @@ def test_a_web_socket_is_echoed(running: Running) -> None:
         assert sock.recv(100) == b"\x81\x05hello"
         assert sock.recv(100) == b""
     assert running.page.arrived[0].values("remote-user") == ["john"]
+
+
+@pytest.mark.attack("page-revoked")
+@pytest.mark.parametrize("how", ["log-out", "revocation", "group"])
+@pytest.mark.parametrize("kind", ["websocket", "events"])
+def test_what_is_open_ends_within_the_bound(running: Running, how: str, kind: str) -> None:
+    """A WebSocket or stream lives on for `page_recheck` at most, and is not opened again."""
+    token = running.session(john(groups_at=int(time.time())))
+    headers = (("Origin", ORIGIN),) if kind == "websocket" else ()
+    opened = time.monotonic()
+    with running.opened(kind, cookie(token), *headers) as (sock, answer):
+        assert answer.status == (101 if kind == "websocket" else 200)
+        if how == "log-out":
+            running.run(running.sessions.end(ORIGIN, token))
+        elif how == "revocation":
+            person = person_field(Person("https://auth.example.test", "s-john"))
+            running.run(running.ledger.revoke(person, Revocation()))
+        else:
+            running.directory.said = frozenset({"staff"})
+        with suppress(ConnectionError):
+            while sock.recv(4096):
+                pass
+        assert time.monotonic() - opened < _RECHECK + _SLOW_MACHINE
+    if how == "group":  # confirmed when the stream was opened
+        while running.send("GET", "/", cookie(token), *SCRIPT).status == 200:
+            assert time.monotonic() - opened < 2 * _RECHECK + _SLOW_MACHINE
+    with running.opened(kind, cookie(token), *headers) as (_, answer):
+        assert answer.status in {401, 403}
+    assert len([each for each in running.page.arrived if kind[:2] in each.line[:8]]) <= 1
 
 
 @pytest.mark.attack("page-cross-site-websocket")

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
+from authz.core.admin_pages import SESSION_COOKIE as COOKIE
 from authz.core.browser_session import BrowserRule
 from authz.core.principal import Person
 from authz.core.second_factor import Method, SecondFactor
 from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.keys import RedisKeys, person_field
 from authz.ledger.records import Revocation
 from authz.login.console.access import ConsoleAccess, ConsoleSettings
 from authz.login.protocol.values import UpstreamLogin
-from authz.login.web.browser_sessions import COOKIE
+from authz.tokens.browser_sessions import open_session, seal_session
 from tests.demo.kit import ISSUER, JOHN
 from tests.login.conftest import Play
 from tests.login.console.console_kit import (
@@ -231,6 +233,32 @@ def test_a_token_of_an_mcp_client_or_machine_opens_nothing(play: Play) -> None:
                 page = await browser.get(HOME + path, headers=headers)
                 assert not is_console(page)
                 assert "Refusals" not in page.text
+
+    play(scene, with_console)
+
+
+@pytest.mark.attack("page-session-of-another")
+def test_a_session_of_a_page_opens_no_console(play: Play) -> None:
+    """The same person's, with the same rule, sealed by the same keys; nor a copy of the record of
+    a session at the console.
+    """
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator, thief = Operator(found), found.browser()
+        assert is_console(await operator.log_in())
+        (key,) = found.keys("browser-session")
+        stolen = found.valkey.command("GET", key)
+        keys = RedisKeys(found.deployment)
+        records, page = SessionRecords(found.ledger.command, keys), "https://grafana.example.com"
+        token = operator.browser.cookies[COOKIE]
+        session = open_session(found.built.sealer, stolen, GATEWAY, token)
+        mine = "m" * 43
+        of_page = seal_session(found.built.sealer, session, page, mine, 60)
+        for text in (of_page, stolen):
+            await records.put(GATEWAY, mine, text, 60)
+            await records.put(page, mine, text, 60)
+            sent = await thief.get(HOME, headers={"Cookie": f"{COOKIE}={mine}"})
+            assert not is_console(sent)
 
     play(scene, with_console)
 

@@ -10,9 +10,12 @@ import pytest
 from authz.core.admin_pages import AdminPage
 from authz.core.browser_session import BrowserRule
 from authz.core.limits import digest
+from authz.core.principal import Person
 from authz.core.second_factor import Method, SecondFactor
-from authz.ledger.keys import RedisKeys
-from authz.ledger.page_sessions import PageSessions
+from authz.ledger.browser_sessions import SessionRecords
+from authz.ledger.keys import RedisKeys, person_field
+from authz.ledger.memory import MemoryLedger
+from authz.ledger.records import Revocation
 from authz.login.protocol.resources import identity_scopes
 from authz.login.service.rate_limits import LoginRateLimiter
 from authz.login.store.page_codes import PageCodes
@@ -22,10 +25,11 @@ from authz.login.web.cookies import BrowserCookies
 from authz.login.web.error_pages import ErrorResponder
 from authz.login.web.rendering import Pages
 from authz.login.web.upstream_login import BrowserLogins
+from authz.server.browser_sessions import BrowserSessions
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-from authz.tokens.page_sessions import open_login
+from authz.tokens.browser_sessions import open_session
 from authz.tokens.page_tickets import PageTicket, seal_page_ticket
 from authz.tokens.sealing import Sealer
 from authz_demo.issuer import create_app
@@ -34,7 +38,7 @@ from tests.demo.kit import BOB, ISSUER, JOHN, DemoWorld
 from tests.login.front import onward
 from tests.login.upstream.upstream_kit import standing
 from tests.login.web.pages_kit import FROM_OUR_PAGE, ORIGIN, People, States, forms, words
-from tests.support.admin_page import RecordStore
+from tests.support.admin_page import Directory, RecordStore
 
 GRAFANA, WIKI = "https://grafana.example.test", "https://wiki.example.test"
 START = f"{ORIGIN}/authz/page"
@@ -42,9 +46,9 @@ PAGES = {
     "grafana": AdminPage(
         "grafana",
         GRAFANA,
-        rule=BrowserRule(frozenset({"admins"}), SecondFactor(Method.TOTP)),
+        rule=BrowserRule(frozenset({"admins"}), SecondFactor(Method.TOTP), 600.0),
     ),
-    "wiki": AdminPage("wiki", WIKI, "/wiki", BrowserRule(frozenset({"dev"}))),
+    "wiki": AdminPage("wiki", WIKI, "/wiki", BrowserRule(frozenset({"dev"}), groups_max_age=600.0)),
 }
 BROWSER = "b" * 43
 
@@ -57,6 +61,7 @@ class PageWorld:
     app: LoginApp
     sealer: Sealer
     store: RecordStore
+    ledger: MemoryLedger
     steps: list[tuple[str, str, str]]
 
     def run(self, call: Any) -> Any:
@@ -107,7 +112,7 @@ class PageWorld:
         return self.get(browser, callback)
 
     def sessions(self) -> list[bytes]:
-        return [key for key in self.store.kept if b"page-session" in key]
+        return [key for key in self.store.kept if b"browser-session" in key]
 
 
 @pytest.fixture
@@ -132,6 +137,7 @@ def pages(world: DemoWorld) -> Iterator[PageWorld]:
                 for each in config.clients
             ),
         )
+        ledger = MemoryLedger(world.clock)
         sealer, store = Sealer(["a" * 32], world.clock), RecordStore()
         steps = list[tuple[str, str, str]]()
         cookies, rendered = BrowserCookies(sealer, ORIGIN), Pages(ORIGIN, ISSUER)
@@ -157,7 +163,14 @@ def pages(world: DemoWorld) -> Iterator[PageWorld]:
             errors=errors,
             sealer=sealer,
             codes=PageCodes(store, keys, sealer),
-            sessions=PageSessions(store, keys),
+            sessions=BrowserSessions(
+                SessionRecords(store, keys),
+                sealer=sealer,
+                revocations=ledger,
+                groups=Directory(),
+                issuer=ISSUER,
+                clock=world.clock,
+            ),
             lifetime=3600,
             log_out_url=log_out_url,
             clock=world.clock,
@@ -165,7 +178,7 @@ def pages(world: DemoWorld) -> Iterator[PageWorld]:
         )
         recorder = Recorder(Metrics(), EventLog("json"))
         app = LoginApp([*endpoints.routes(), errors.route()], errors, recorder)
-        yield PageWorld(world, app, sealer, store, steps)
+        yield PageWorld(world, app, sealer, store, ledger, steps)
 
 
 def token_of(answer: httpx.Response) -> str:
@@ -188,8 +201,8 @@ def test_a_log_in_becomes_a_session_of_the_page_s_host(pages: PageWorld) -> None
     assert (opened.status_code, opened.headers["location"]) == (303, f"{GRAFANA}/d/a?x=1")
     token = token_of(opened)
 
-    found = pages.run(PageSessions(pages.store, RedisKeys("t")).get(GRAFANA, token))
-    login = open_login(pages.sealer, found, GRAFANA, token)
+    found = pages.run(SessionRecords(pages.store, RedisKeys("t")).get(GRAFANA, token))
+    login = open_session(pages.sealer, found, GRAFANA, token)
     assert (login.subject, login.account, login.name) == (JOHN, "john", "John Doe")
     assert login.groups == {"admins", "dev"}
     assert login.method == Method.TOTP
@@ -265,8 +278,8 @@ def test_who_does_not_fulfil_the_rule_gets_no_session(pages: PageWorld) -> None:
     answer = pages.log_in(browser, pages.ticket("wiki", "/wiki"))
     opened = pages.get(browser, answer.headers["location"])
     token = token_of(opened)
-    found = pages.run(PageSessions(pages.store, RedisKeys("t")).get(WIKI, token))
-    assert open_login(pages.sealer, found, WIKI, token).subject == BOB
+    found = pages.run(SessionRecords(pages.store, RedisKeys("t")).get(WIKI, token))
+    assert open_session(pages.sealer, found, WIKI, token).subject == BOB
 
 
 @pytest.mark.attack("page-rules")
@@ -278,6 +291,19 @@ def test_a_rule_that_changed_meanwhile_holds(pages: PageWorld) -> None:
     old = pages.ticket()
     pages.world.clock.at += 601
     assert pages.get(browser, f"{START}?ticket={old}").status_code == 403
+
+
+@pytest.mark.attack("page-revoked")
+@pytest.mark.parametrize("until", [None, 0], ids=["for-good", "what-was-issued"])
+def test_who_is_revoked_gets_no_session(pages: PageWorld, until: int | None) -> None:
+    """For good, or by a log-in of before: Authelia's session alone logs nobody in again."""
+    now = int(pages.world.clock())
+    revoked = Revocation(until=None if until is None else now)
+    pages.run(pages.ledger.revoke(person_field(Person(ISSUER, JOHN)), revoked))
+    browser = pages.browser()
+    answer = pages.log_in(browser, pages.ticket())
+    assert "were revoked" in words(pages.get(browser, answer.headers["location"]))
+    assert not any(b"page-code" in key for key in pages.store.kept)
 
 
 def test_a_new_log_in_ends_the_session_before(pages: PageWorld) -> None:

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from authz.core.ledger import UnavailableError
-from authz.login.upstream.userinfo import TokenEndedError, UserInfo
 from authz.tokens.issuer import IssuerAddress
+from authz.tokens.userinfo import TokenEndedError, UserInfo
 
 ISSUER = "https://auth.example.test"
 METADATA = {"issuer": ISSUER, "userinfo_endpoint": f"{ISSUER}/api/oidc/userinfo"}

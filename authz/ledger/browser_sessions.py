@@ -1,6 +1,7 @@
 """Sessions of browsers in Redis, by a digest of their tokens; what is kept is sealed elsewhere.
 
-Invariant: a session that was ended is not found any more (tests/ledger/test_page_sessions.py).
+Invariant: a session that was ended is not found any more, and nothing that was under way brings it
+back (tests/ledger/test_browser_sessions.py).
 """
 
 from authz.core.limits import digest
@@ -8,7 +9,7 @@ from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 
 
-class PageSessions:
+class SessionRecords:
     """Sessions of one deployment; every method may raise UnavailableError."""
 
     def __init__(self, command: Command, keys: RedisKeys) -> None:
@@ -24,9 +25,13 @@ class PageSessions:
         """Keep a session, for so many seconds, at least 1."""
         await self._command("SET", self._key(origin, token), text, "EX", lifetime)
 
+    async def renew(self, origin: str, token: str, text: str) -> None:
+        """Keep another text of a session until the same end, where it has not been ended."""
+        await self._command("SET", self._key(origin, token), text, "XX", "KEEPTTL")
+
     async def end(self, origin: str, token: str) -> None:
         """End a session."""
         await self._command("DEL", self._key(origin, token))
 
     def _key(self, origin: str, token: str) -> bytes:
-        return self._keys.record("page-session", digest(origin, token))
+        return self._keys.record("browser-session", digest(origin, token))

@@ -1,9 +1,9 @@
-"""Sessions of admin pages in a real Valkey or Redis."""
+"""Sessions of browsers in a real Valkey or Redis."""
 
 import asyncio
 
+from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.keys import RedisKeys
-from authz.ledger.page_sessions import PageSessions
 from authz.ledger.redis import RedisLedger, RedisOptions
 from tests.support.valkey import ValkeyServer
 
@@ -16,7 +16,7 @@ def test_a_session_lives_until_it_is_ended(server: ValkeyServer, deployment: str
     async def play() -> None:
         redis = RedisLedger(RedisOptions(server.url, deployment=deployment))
         try:
-            sessions = PageSessions(redis.command, RedisKeys(deployment))
+            sessions = SessionRecords(redis.command, RedisKeys(deployment))
             await sessions.put(ORIGIN, "token", "sealed", 60)
             assert await sessions.get(ORIGIN, "token") == "sealed"
             assert await sessions.get(OTHER, "token") is None
@@ -26,9 +26,16 @@ def test_a_session_lives_until_it_is_ended(server: ValkeyServer, deployment: str
             )
             assert b"token" not in key
             assert 0 < await redis.command("PTTL", key) <= 60_000
+            await sessions.renew(ORIGIN, "token", "sealed anew")
+            assert await sessions.get(ORIGIN, "token") == "sealed anew"
+            assert 0 < await redis.command("PTTL", key) <= 60_000
+            await sessions.renew(ORIGIN, "token", "sealed")
             await sessions.end(OTHER, "token")
             assert await sessions.get(ORIGIN, "token") == "sealed"
             await sessions.end(ORIGIN, "token")
+            assert await sessions.get(ORIGIN, "token") is None
+            # An answer about its groups that comes after it was ended.
+            await sessions.renew(ORIGIN, "token", "sealed")
             assert await sessions.get(ORIGIN, "token") is None
         finally:
             await redis.aclose()
