@@ -16,6 +16,7 @@ from authz.audit.store import TrailStore
 from authz.cli.common import CommandError
 from authz.cli.login_stores import LoginStores, login_stores
 from authz.cli.revocation_commands import LedgerRequest, shown_moment, shown_text
+from authz.core.browser_session import CLIENT_ID
 from authz.core.principal import Client, Person
 from authz.ledger import revocations
 from authz.ledger.keys import RedisKeys, person_digest
@@ -111,7 +112,7 @@ class NameResolver:
         except UnknownClientError:
             found = name
         log_ins = sum(each.log_ins for each in known if found in (each.name, each.client_id))
-        is_known = bool(log_ins) or found in names
+        is_known = bool(log_ins) or found in names or found == CLIENT_ID
         if not is_known:
             seen = {record.fields.get("client_id", "") async for record in self._records()}
             is_known = found in seen

@@ -385,6 +385,7 @@ class LoginServer:
                 own_grants=own_grants,
                 proofs=proofs,
                 requests=self.approval_requests,
+                used=self.states,
                 record=self._record_operator,
                 clock=self.clock,
                 log=self.log,

@@ -156,7 +156,7 @@ class ConsoleAccess:
         return [
             Route(f"{PATH}/log-in", self.log_in, methods=["POST"]),
             Route(_LOGIN.callback, self.callback, methods=["GET"]),
-            Route(f"{PATH}/log-out", self.guard(self._log_out), methods=["POST"]),
+            Route(f"{PATH}/log-out", self.log_out, methods=["POST"]),
         ]
 
     def guard(
@@ -232,14 +232,25 @@ class ConsoleAccess:
         _set_cookie(response, token, until - now)
         return None
 
-    async def _log_out(self, request: Request, person: AdmittedPerson) -> Response:
+    async def log_out(self, request: Request) -> Response:
+        """End the session of this browser, whoever is admitted and whether the issuer answers.
+
+        Its token is revoked there afterwards: one try will do, it ends soon anyway.
+        """
         self._cookies.check_post(request, await read_form(request), LOG_OUT_FORM)
-        response = redirect(self._url)
-        await self._sessions.end(self._origin, _token(request))
+        response, token = redirect(self._url), _token(request)
         _set_cookie(response, "", 0)
-        self._log("console", "logged_out", subject=person.session.subject)
+        try:
+            session = await self._sessions.find(self._origin, token)
+        except RefusedError:
+            return response
+        await self._sessions.end(self._origin, token)
+        self._log("console", "logged_out", subject=session.subject)
         response.background = BackgroundTask(
-            self._logins.revoke, person.session.token, address_of(request), two_factor=True
+            self._logins.revoke,
+            session.token,
+            address_of(request),
+            two_factor=session.two_factor,
         )
         return response
 

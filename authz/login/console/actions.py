@@ -1,13 +1,14 @@
 """What an operator changes: asked once on a page of its own, done by POST, in the audit trail.
 
-Invariant: nothing is done but what the page before named, by a form of this browser's own session,
-and what was done has a record with who did it (tests/login/console/test_actions.py).
+Invariant: nothing is done but what the page before named, once, by a form of this browser's own
+session, and what was done has a record with who did it (tests/login/console/test_actions.py).
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 from pydantic import ConfigDict
 from starlette.requests import Request
@@ -43,6 +44,14 @@ NOT_DONE: Final = ErrorPage(
 )
 
 
+USED_FORM: Final = ErrorPage(
+    409,
+    "That was sent already",
+    "It was not done again. Look at the list for what came of it; to do it once more, begin there.",
+    "console: form sent again",
+)
+
+
 class ActionKind(Enum):
     """Name what can be done: the word of the audit trail."""
 
@@ -65,6 +74,7 @@ class ConsoleAction:
         target: to what: names that the kind understands.
         shown: what the pages call it.
         session: in which session it was offered.
+        once: names the page that asks, whose form counts once; another each time that it is shown.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -73,6 +83,7 @@ class ConsoleAction:
     target: tuple[str, ...]
     shown: str
     session: str
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +191,14 @@ Performer = Callable[[ConsoleAction, Operator], Awaitable[ActionOutcome]]
 Record = Callable[[Fields], None]
 
 
+class UsedForms(Protocol):
+    """Remember which forms were sent (`authz.login.store.codes.StateStore`)."""
+
+    async def use(self, state: str) -> bool:
+        """Use one up; tell whether this was the first time, or raise UnavailableError."""
+        ...
+
+
 class ConsoleActions:
     """Offer, ask and do."""
 
@@ -189,13 +208,16 @@ class ConsoleActions:
         cookies: BrowserCookies,
         origin: str,
         performers: Mapping[ActionKind, Performer],
+        *,
+        used: UsedForms,
         record: Record,
     ) -> None:
-        """Take the frame, what does each kind, and what records what was done."""
+        """Take the frame, what does each kind, which forms count no more, and what records."""
         self._frame = frame
         self._cookies = cookies
         self._origin = origin
         self._performers = performers
+        self._used = used
         self._record = record
 
     def routes(self, access: ConsoleAccess) -> list[Route]:
@@ -243,7 +265,8 @@ class ConsoleActions:
             note: what else there is to know, in a sentence.
         """
         _check_session(action, person)
-        token, _ = self._cookies.form_token(request, _DO_FORM, action)
+        asked = replace(action, once=secrets.token_urlsafe(16))
+        token, _ = self._cookies.form_token(request, _DO_FORM, asked)
         words = _WORDS[action.kind]
         content = {"action": action, "words": words, "note": note, "form_token": token}
         return self._frame.page(
@@ -258,6 +281,8 @@ class ConsoleActions:
         reason = form.get("reason", "").strip()
         if len(reason) > MAX_REASON or not (reason.isprintable() or not reason):
             raise PageError(BAD_REASON)
+        if not await self._used.use(action.once):
+            raise PageError(USED_FORM)
         session = person.session
         by = (shown(session.account) or session.subject)[:MAX_BY]
         operator = Operator(session.subject, by, reason)

@@ -15,10 +15,11 @@ from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.login.console.access import ConsoleAccess, ConsoleSettings
-from authz.login.console.actions import ConsoleActions, Record
+from authz.login.console.actions import ConsoleActions, Record, UsedForms
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.limits import LimitPage
 from authz.login.console.log_ins import LogInPages
+from authz.login.console.names import KnownNames
 from authz.login.console.overview import OverviewPage
 from authz.login.console.proofs import ProofPage, ProofSources
 from authz.login.console.refusals import RefusalPages
@@ -49,6 +50,7 @@ class ConsoleParts:
         sessions: of browsers.
         ledger, keys, sealer: Redis, the names there, and what seals.
         grants, blocks, people, own_grants, proofs, requests: stores of the front door.
+        used: remembers which forms were sent.
         record: records what an operator did.
         clock: seconds since the epoch.
         log: of steps.
@@ -68,6 +70,7 @@ class ConsoleParts:
     own_grants: OwnGrants
     proofs: OwnProofs
     requests: ApprovalRequests
+    used: UsedForms
     record: Record
     clock: Callable[[], float]
     log: ports.StepLog
@@ -107,6 +110,7 @@ def console_routes(settings: Settings, console: ConsoleConfig, parts: ConsolePar
         parts.cookies,
         parts.ledger,
         parts.people,
+        KnownNames(parts.grants, parts.blocks, trail, config.named),
         issuer=issuer,
         leeway=int(config.issuer.leeway),
         clock=parts.clock,
@@ -141,7 +145,8 @@ def console_routes(settings: Settings, console: ConsoleConfig, parts: ConsolePar
             **proofs.performers(),
             **limits.performers(),
         },
-        parts.record,
+        used=parts.used,
+        record=parts.record,
     )
     return [
         *access.routes(),

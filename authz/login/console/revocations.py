@@ -19,6 +19,7 @@ from authz.ledger.revocations import (
     RevocationNote,
     RevocationTarget,
 )
+from authz.login.clients.operator_names import AmbiguousClientError
 from authz.login.console.access import PATH, AdmittedPerson, ConsoleAccess
 from authz.login.console.actions import (
     ActionKind,
@@ -32,6 +33,7 @@ from authz.login.console.actions import (
 )
 from authz.login.console.frame import ConsoleFrame, Section
 from authz.login.console.log_ins import query_of
+from authz.login.console.names import FoundName, KnownNames
 from authz.login.protocol.people import (
     AmbiguousPersonError,
     KnownPerson,
@@ -60,15 +62,23 @@ NO_SUCH_NAME: Final = ErrorPage(
 )
 SEVERAL: Final = ErrorPage(
     400,
-    "Several people are called so",
-    "Nothing was done. Give the subject of the one that is meant: `authz clients` lists them.",
-    "console: name of several people",
+    "Several are called so",
+    "Nothing was done. Give the subject of the person, or the client_id, that is meant: "
+    "`authz clients` lists them.",
+    "console: name of several",
 )
-_UNKNOWN: Final = (
-    "Nobody who has logged in at the front door is called so: this refuses the tokens of that very "
-    "subject, and ends nothing that is known."
+NOBODY: Final = ErrorPage(
+    404,
+    "Nobody is known by that name",
+    "Nothing was done. No log-in, no record of the audit trail and no client of authz.yaml is "
+    "called so: look at the lists, or tick that this very name is meant all the same.",
+    "console: name of nobody",
 )
-_UNLOOKED: Final = "Nobody looks whether this name is known: compare it with the list of log-ins."
+_FORCED: Final = (
+    "Nobody is known by that name: this refuses the tokens of that very one, and ends nothing that "
+    "is known."
+)
+_FORCE: Final = "yes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,7 @@ class RevocationPages:
         cookies: BrowserCookies,
         ledger: RedisLedger,
         people: PeopleStore,
+        names: KnownNames,
         *,
         issuer: str,
         leeway: int,
@@ -97,6 +108,7 @@ class RevocationPages:
         self._cookies = cookies
         self._ledger = ledger
         self._people = people
+        self._names = names
         self._issuer = issuer
         self._leeway = leeway
         self._clock = clock
@@ -169,15 +181,35 @@ class RevocationPages:
             action = (kind, name, moment)
             until = ", issued until now" if moment else ""
             words = f"all tokens of the {named[0]} {shown(name)}{until}"
-        note = "" if kind == "everything" else _UNLOOKED
+        is_known = True
         if kind == "person":
-            subject, called, note = await self._person(name)
+            subject, called, is_known = await self._person(name)
             action, words = (kind, subject, moment), f"all tokens of {called}{until}"
+        elif kind in {"client", "grant"}:
+            found = await self._found(kind, name)
+            action, is_known = (kind, found.name, moment), found.is_known
+            words = f"all tokens of the {_TARGETS[kind][0]} {shown(found.name)}{until}"
+        if not is_known and form.get("force") != _FORCE:
+            raise PageError(NOBODY)
+        note = "" if is_known else _FORCED
         asked = ConsoleAction(ActionKind.REVOKE, action, shown(words, 160), person.name)
         return actions.confirmation(request, person, asked, note)
 
-    async def _person(self, name: str) -> tuple[str, str, str]:
-        """Return whom a name means, as `authz revoke --user` has it: subject, words and a warning.
+    async def _found(self, kind: str, name: str) -> FoundName:
+        """Return which client or log-in a name means.
+
+        Raises:
+            PageError: where it may mean several clients.
+        """
+        if kind == "grant":
+            return await self._names.grant(name)
+        try:
+            return await self._names.client(name)
+        except AmbiguousClientError as error:
+            raise PageError(SEVERAL) from error
+
+    async def _person(self, name: str) -> tuple[str, str, bool]:
+        """Return whom a name means, as `authz revoke --user` has it: subject, words, is it known.
 
         Raises:
             PageError: where it may mean several people.
@@ -191,10 +223,11 @@ class RevocationPages:
         except AmbiguousPersonError as error:
             raise PageError(SEVERAL) from error
         except UnknownPersonError:
-            return name, f"the person {shown(name)}", _UNKNOWN
+            is_known = await self._names.trail.knows(Person(self._issuer, name))
+            return name, f"the person {shown(name)}", is_known
         names = ", ".join(shown(each) for each in (found.account, found.email) if each)
         subject = f"subject {shown(found.subject)}"
-        return found.subject, f"{names} ({subject})" if names else subject, ""
+        return found.subject, f"{names} ({subject})" if names else subject, True
 
     async def _revoke(self, action: ConsoleAction, operator: Operator) -> ActionOutcome:
         kind, name, *rest = action.target

@@ -143,14 +143,14 @@ def test_a_change_counts_at_the_next_request(
 
     async def scene(found: FrontDoorStage) -> None:
         operator = Operator(found)
-        page = await operator.log_in()
-        assert is_console(page)
+        assert is_console(await operator.log_in())
+        page = await operator.get("/revocations")
         result = change(found)
         if hasattr(result, "__await__"):
             await result
         for path in SECTIONS:
             assert not is_console(await operator.get(path))
-        sent = await operator.click(page, "Log out")
+        sent = await operator.click(page, 'name="kind"', kind="everything")
         assert sent.status_code == 403
         if change is end_tokens:  # Authelia locks the address of who asks it in vain
             assert not found.keys("browser-session")
@@ -203,12 +203,38 @@ def test_nobody_gets_in_while_the_issuer_or_redis_is_away(play: Play) -> None:
 
     async def scene(found: FrontDoorStage) -> None:
         operator = Operator(found)
-        page = await operator.log_in()
+        await operator.log_in()
+        page = await operator.get("/revocations")
         found.upstream.away = True
         assert (await operator.get()).status_code == 503
-        assert (await operator.click(page, "Log out")).status_code == 503
+        sent = await operator.click(page, 'name="kind"', kind="everything")
+        assert sent.status_code == 503
         found.upstream.away = False
         assert is_console(await operator.get())
+
+    play(scene, with_console)
+
+
+def test_log_out_needs_nobody(play: Play) -> None:
+    """It works while the issuer is away, and for whom the console admits no more; twice, too."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        page = await operator.log_in()
+        token = operator.browser.cookies[COOKIE]
+        found.upstream.away = True
+        for _ in range(2):
+            sent = await operator.click(page, "Log out")
+            assert sent.status_code == 303
+        assert not found.keys("browser-session")
+        found.upstream.away = False
+        again = await operator.browser.get(HOME, headers={"Cookie": f"{COOKIE}={token}"})
+        assert not is_console(again)
+        other = Operator(found)
+        page = await other.log_in()
+        change_person(found, JOHN, groups=("dev",))
+        assert (await other.click(page, "Log out")).status_code == 303
+        assert not found.keys("browser-session")
 
     play(scene, with_console)
 

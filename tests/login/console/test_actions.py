@@ -114,10 +114,26 @@ def test_a_person_is_revoked_by_what_people_call_them(play: Play) -> None:
         operator = Operator(found)
         await operator.log_in()
         page = await operator.get("/revocations")
-        unknown = await operator.click(
-            page, 'name="kind"', FROM_OUR_PAGE, kind="person", name="bobb"
-        )
-        assert "Nobody who has logged in at the front door is called so" in words(unknown)
+        for kind, name in (("person", "bobb"), ("client", "claud"), ("grant", "5Qx0")):
+            unknown = await operator.click(page, 'name="kind"', FROM_OUR_PAGE, kind=kind, name=name)
+            assert unknown.status_code == 404
+            assert "Nobody is known by that name" in words(unknown)
+            forced = await operator.click(
+                page, 'name="kind"', FROM_OUR_PAGE, kind=kind, name=name, force="yes"
+            )
+            assert "Nobody is known by that name" in words(forced)
+            assert "Revoke these tokens?" in words(forced)
+        (grant,) = await found.built.grants.of(BOB)
+        for kind, name, called in (
+            ("grant", grant.id, f"the log-in {grant.id}"),
+            ("client", grant.client_id[:200], "the client"),
+            ("client", "authz-pages", "the client authz-pages"),
+            ("client", CONFIGURED, f"the client {CONFIGURED}"),
+        ):
+            known = await operator.click(page, 'name="kind"', FROM_OUR_PAGE, kind=kind, name=name)
+            assert called in words(known)
+            assert "Nobody" not in words(known)
+        assert not await found.ledger.revocations()
         asked = await operator.click(page, 'name="kind"', FROM_OUR_PAGE, kind="person", name="bob")
         assert f"(subject {BOB})" in words(asked)
         assert "Nobody" not in words(asked)
@@ -170,7 +186,7 @@ def test_a_revocation_is_added_and_lifted(play: Play, kind: str, name: str, issu
         page = await operator.get("/revocations")
         checked = {"issued": issued} if issued else {}
         asked = await operator.click(
-            page, 'name="kind"', FROM_OUR_PAGE, kind=kind, name=name, **checked
+            page, 'name="kind"', FROM_OUR_PAGE, kind=kind, name=name, force="yes", **checked
         )
         assert "Revoke these tokens?" in words(asked)
         assert not await found.ledger.revocations()
@@ -319,5 +335,30 @@ def test_nothing_is_done_without_the_page_that_asks(play: Play) -> None:
         asked = await operator.click(page, "End:")
         assert (await operator.click(asked, "reason")).status_code == 303
         assert (await operator.click(asked, "reason")).status_code == 409
+
+    play(scene, with_console)
+
+
+@pytest.mark.attack("console: a form sent again")
+def test_a_confirmation_counts_once(play: Play) -> None:
+    """Sent twice at once, or again after another operator undid it, it does nothing more."""
+
+    async def scene(found: FrontDoorStage) -> None:
+        operator = Operator(found)
+        await operator.log_in()
+        page = await operator.get("/revocations")
+        asked = await operator.click(
+            page, 'name="kind"', FROM_OUR_PAGE, kind="client", name=CONFIGURED
+        )
+        answers = await asyncio.gather(*(operator.click(asked, "reason") for _ in range(4)))
+        assert sorted(each.status_code for each in answers) == [303, 409, 409, 409]
+        await confirmed(operator, await operator.get("/revocations"), "Lift:")
+        again = await operator.click(asked, "reason")
+        assert (again.status_code, "sent already" in words(again)) == (409, True)
+        (revocation,) = (await found.ledger.revocations()).values()
+        assert revocation.issued_until is not None
+        # Shown anew it counts anew.
+        asked = await operator.click(page, 'name="kind"', kind="client", name=CONFIGURED)
+        assert (await operator.click(asked, "reason")).status_code == 303
 
     play(scene, with_console)
