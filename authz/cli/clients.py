@@ -23,7 +23,7 @@ from authz.cli.revocation_commands import (
     deployment_options,
     is_read,
     note_options,
-    record_in_trail,
+    recorded,
     run_on_ledger,
     shown_id,
     shown_moment,
@@ -125,8 +125,8 @@ def run_block(*, deployment: DeploymentOptions, what: str, by: str, reason: str)
             )
         note = request.note(by, reason)
         one = BlocklistEntry(name, int(request.now), note.by, note.reason)
-        ended = await block(stores.grants, stores.blocks, one)
-        await record_in_trail(request, "block", name, note, client_id=name)
+        async with recorded(request, "block", name, note, client_id=name):
+            ended = await block(stores.grants, stores.blocks, one)
         # As a log-in looks for it; and whatever began before that looked.
         stands = await stores.blocks.blocked(name, frozenset())
         left = await count_grants(stores.grants, name)
@@ -180,9 +180,8 @@ def run_unblock(*, deployment: DeploymentOptions, what: str, by: str, reason: st
     async def work(ledger: RedisLedger, request: LedgerRequest) -> tuple[str, bool, list[str]]:
         stores = _stores(ledger, request)
         name, note = await _blocked(what, stores.blocks), request.note(by, reason)
-        was = await stores.blocks.unblock(name)
-        if was:
-            await record_in_trail(request, "unblock", name, note, client_id=name)
+        async with recorded(request, "unblock", name, note, client_id=name) as effect:
+            was = effect.happened = await stores.blocks.unblock(name)
         return name, was, await _still_refused(ledger, request, stores.blocks, name)
 
     name, was, refused = run_on_ledger(deployment, work)

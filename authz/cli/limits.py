@@ -13,7 +13,7 @@ from authz.cli.revocation_commands import (
     LedgerRequest,
     deployment_options,
     note_options,
-    record_in_trail,
+    recorded,
     run_on_ledger,
     shown_text,
 )
@@ -71,13 +71,14 @@ def run_reset(*, deployment: DeploymentOptions, wanted: str, by: str, reason: st
         note = request.note(by, reason)
         use = _named(wanted, await _used(ledger, request))
         keys = RedisKeys(request.options.deployment)
-        if use is None or not await reset_limit(ledger.command, keys, use.id):
+        if use is None:
             return None
-        what = f"{use.limit.name} {use.id}"
-        await record_in_trail(
-            request, "reset_limit", what, note, subject=use.subject, client_id=use.client
-        )
-        return use
+        what, names = f"{use.limit.name} {use.id}", {"subject": use.subject}
+        async with recorded(
+            request, "reset_limit", what, note, client_id=use.client, **names
+        ) as effect:
+            effect.happened = await reset_limit(ledger.command, keys, use.id)
+        return use if effect.happened else None
 
     use = run_on_ledger(deployment, work, _TIMEOUT)
     if deployment.as_json:

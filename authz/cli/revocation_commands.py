@@ -10,7 +10,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from authz.audit.query import format_moment
+from authz.audit.record import Fields
 from authz.audit.store import LostRecordsError
 from authz.audit.trail import record_operator
 from authz.cli.common import (
@@ -42,8 +44,10 @@ from authz.ledger.remedies import remedy
 from authz.ledger.revocations import (
     MAX_BY,
     MAX_REASON,
+    NotLiftedError,
     RevocationEntry,
     RevocationNote,
+    RevocationTarget,
 )
 from authz.local.redis_location import shared_redis
 from authz.local.state import SetupError, default_folder
@@ -198,29 +202,55 @@ async def is_read(ledger: RedisLedger, request: LedgerRequest) -> bool:
     return since is not None and since <= QUIET
 
 
-async def record_in_trail(
+@dataclass(slots=True)
+class RecordedEffect:
+    """Say whether there is anything to record; a command that changed nothing clears it."""
+
+    happened: bool = True
+
+
+@asynccontextmanager
+async def recorded(
     request: LedgerRequest, action: str, what: str, note: RevocationNote, **names: str
-) -> None:
-    """Record in the audit trail what was done; where that fails, say so: it is done all the same.
+) -> AsyncIterator[RecordedEffect]:
+    """Record in the audit trail what is done in the block, and that it failed halfway.
+
+    Nothing is recorded of what was refused before it began (CommandError, NotLiftedError). Any
+    other failure leaves a record with `outcome: unknown`: all of it may be done, or a part. Where
+    the record cannot be written that is said on stderr: it is done all the same.
 
     Args:
         request: with the deployment.
-        action: `revoke`, `lift`, `block` or `unblock`.
+        action: `revoke`, `lift`, `block`, `unblock` or `reset_limit`.
         what: the id of the entry, or the client.
         note: who, and why.
         names: further fields, by which the record is found.
     """
+    effect = RecordedEffect()
     fields = (("action", action), ("what", what), ("by", note.by), ("why", note.reason))
     try:
-        await record_operator(request.settings, request.options, (*fields, *names.items()))
+        yield effect
+    except (CommandError, NotLiftedError):
+        raise
+    except BaseException:
+        await _record(request, (*fields, ("outcome", "unknown"), *names.items()))
+        raise
+    if effect.happened:
+        await _record(request, (*fields, *names.items()))
+
+
+async def _record(request: LedgerRequest, fields: Fields) -> None:
+    try:
+        await record_operator(request.settings, request.options, fields)
     except (UnavailableError, LostRecordsError) as error:
         print(f"authz: the audit trail has no record of it ({error})", file=sys.stderr)
 
 
-def names_of_entry(entry: RevocationEntry) -> dict[str, str]:
+def names_of_target(target: RevocationTarget) -> dict[str, str]:
     """Return the fields by which the record of a revocation is found."""
-    field = {"person": "subject", "client": "client_id", "grant": "grant"}.get(entry.kind)
-    return {} if field is None else {field: entry.target.name or ""}
+    kind = target.field.partition(b":")[0]
+    field = {b"person": "subject", b"client": "client_id", b"grant": "grant"}.get(kind)
+    return {} if field is None else {field: target.name or ""}
 
 
 def _trouble(error: UnavailableError) -> str:

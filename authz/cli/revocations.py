@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -14,9 +15,9 @@ from authz.cli.revocation_commands import (
     DeploymentOptions,
     LedgerRequest,
     deployment_options,
-    names_of_entry,
+    names_of_target,
     note_options,
-    record_in_trail,
+    recorded,
     run_on_ledger,
     shown_id,
     shown_moment,
@@ -88,9 +89,11 @@ def run_lift(
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> list[_Lifted]:
         note = request.note(by, reason)
-        done = await lift(ledger, ids, request.moment, note, restore=restore)
-        for before, _ in done:
-            await record_in_trail(request, "lift", before.id, note, **names_of_entry(before))
+
+        def in_trail(entry: RevocationEntry) -> AbstractAsyncContextManager[object]:
+            return recorded(request, "lift", entry.id, note, **names_of_target(entry.target))
+
+        done = await lift(ledger, ids, request.moment, note, restore=restore, around=in_trail)
         obstacles = await _Obstacles.read(ledger, request)
         return [_Lifted(before, left, tuple(obstacles.of(before))) for before, left in done]
 

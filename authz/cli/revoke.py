@@ -16,9 +16,9 @@ from authz.cli.revocation_commands import (
     deployment_options,
     is_read,
     lifting,
-    names_of_entry,
+    names_of_target,
     note_options,
-    record_in_trail,
+    recorded,
     run_on_ledger,
     shown_moment,
     shown_text,
@@ -110,9 +110,11 @@ def run(
     async def work(ledger: RedisLedger, request: LedgerRequest) -> _Outcome:
         note, names = request.note(by, reason), NameResolver(ledger, request, force=force)
         named, issued_until, until = await _wanted(names, whose, issued_before)
-        entry = await revocations.revoke(ledger, named.target, issued_until, until, note)
+        target = named.target
+        what = target.field.decode("ascii", "backslashreplace")
+        async with recorded(request, "revoke", what, note, **names_of_target(target)):
+            entry = await revocations.revoke(ledger, target, issued_until, until, note)
         await revocations.list_revocations(ledger, request.now)  # so that what expired goes
-        await record_in_trail(request, "revoke", entry.id, note, **names_of_entry(entry))
         return await _outcome(names, whose, named, entry)
 
     outcome = run_on_ledger(deployment, work)

@@ -9,7 +9,7 @@ Functions that take a store raise UnavailableError where it did not answer or co
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -220,6 +220,10 @@ class RevocationStore(Protocol):
         ...
 
 
+def _nothing(_: RevocationEntry) -> AbstractAsyncContextManager[object]:
+    return nullcontext()
+
+
 class NotLiftedError(ValueError):
     """Nothing was lifted, for the reason in the message."""
 
@@ -318,7 +322,13 @@ async def prune(store: RevocationStore, now: float) -> None:
 
 
 async def lift(
-    store: RevocationStore, ids: Sequence[str], moment: int, note: RevocationNote, *, restore: bool
+    store: RevocationStore,
+    ids: Sequence[str],
+    moment: int,
+    note: RevocationNote,
+    *,
+    restore: bool,
+    around: Callable[[RevocationEntry], AbstractAsyncContextManager[object]] = _nothing,
 ) -> tuple[tuple[RevocationEntry, RevocationEntry | None], ...]:
     """Lift revocations; all that are named, or none where one cannot be.
 
@@ -331,6 +341,7 @@ async def lift(
         moment: what was issued up to this second stays revoked.
         note: who, when, why.
         restore: remove it altogether, so that what it revoked passes again.
+        around: entered around the lifting of each.
 
     Returns:
         What was lifted, each with what is left of it.
@@ -347,7 +358,11 @@ async def lift(
                 f"{entry.id} refuses only what was issued before; new log-ins pass already."
                 " --restore lets the old ones pass again"
             )
-    return tuple([(each, await _lift(store, each, moment, note, restore)) for each in named])
+    lifted = list[tuple[RevocationEntry, RevocationEntry | None]]()
+    for entry in named:
+        async with around(entry):
+            lifted.append((entry, await _lift(store, entry, moment, note, restore)))
+    return tuple(lifted)
 
 
 async def _lift(

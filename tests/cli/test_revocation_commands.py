@@ -3,11 +3,13 @@
 import asyncio
 import io
 import json
+import pkgutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,7 +19,7 @@ from authz.audit.store import TrailStore
 from authz.cli import main
 from authz.config.key_files import make_key
 from authz.config.load import load
-from authz.core.ledger import Query, Revoked, Taken
+from authz.core.ledger import Query, Revoked, Taken, UnavailableError
 from authz.core.limits import Take, bucket_id
 from authz.core.principal import Client, Person
 from authz.ledger.keys import RedisKeys
@@ -337,6 +339,78 @@ def test_what_an_operator_does_is_in_the_audit_trail(typed: TypedCommands) -> No
     ]
     assert found[0]["why"] == "lost laptop"
     assert typed("audit", "--verify") == 0
+
+
+class _Halfway(NamedTuple):
+    """A command, and the call that does it and fails then."""
+
+    action: str
+    place: str
+    words: tuple[str, ...]
+
+
+@pytest.mark.attack("console: a change without a record")
+@pytest.mark.usefixtures("with_door")
+@pytest.mark.parametrize(
+    "halfway",
+    [
+        _Halfway("revoke", "authz.ledger.revocations.revoke", ("revoke", "--user", "a", "--force")),
+        _Halfway("block", "authz.cli.clients.block", ("clients", "block", "good.example")),
+        _Halfway(
+            "unblock",
+            "authz.login.store.blocklist.Blocklist.unblock",
+            ("clients", "unblock", "evil.example"),
+        ),
+        _Halfway("lift", "authz.ledger.revocations._lift", ("revocations", "lift")),
+    ],
+)
+@pytest.mark.parametrize("fault", [UnavailableError("redis", "gone"), KeyboardInterrupt()])
+def test_what_fails_halfway_is_in_the_audit_trail(
+    typed: TypedCommands,
+    monkeypatch: pytest.MonkeyPatch,
+    halfway: _Halfway,
+    fault: BaseException,
+) -> None:
+    """It is done, and then Redis is gone or the operator gives up: the record says unknown; what
+    was done before it of several has its own.
+    """
+    assert typed("clients", "block", "evil.example") == 0
+    for name in ("eve", "mallory"):
+        assert typed("revoke", "--user", name, "--force") == 0
+    words, is_second = halfway.words, halfway.action == "lift"
+    if is_second:
+        typed("revocations", "--json")
+        words = (*words, *(each["id"] for each in typed.json))
+    module, _, name = halfway.place.rpartition(".")
+    owner = pkgutil.resolve_name(module)
+    real, calls = getattr(owner, name), [0]
+
+    async def half(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        done = await real(*args, **options)
+        if is_second and calls[0] == 1:
+            return done
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, half)
+        with suppress(KeyboardInterrupt):
+            assert typed(*words, "--reason", "why not") != 0
+    assert typed("audit", "--json") == 0
+    records = [json.loads(line)["record"] for line in typed.out.splitlines()]
+    found = [each for each in records if each.get("why") == "why not"]
+    assert {each["action"] for each in found} == {halfway.action}
+    outcomes = [each.get("outcome", "") for each in found]
+    assert outcomes == (["", "unknown"] if is_second else ["unknown"])
+
+
+@pytest.mark.usefixtures("with_door")
+def test_what_was_refused_has_no_record(typed: TypedCommands) -> None:
+    """Nothing was done, so nothing is in the trail."""
+    assert typed("revocations", "lift", "person:0123456789ab") != 0
+    assert typed("clients", "unblock", "good.example") != 0
+    assert typed("audit", "--json") == 0
+    assert not typed.out.strip()
 
 
 def test_limits_are_listed_by_name_and_reset(typed: TypedCommands, server: ValkeyServer) -> None:
