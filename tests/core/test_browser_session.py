@@ -155,6 +155,18 @@ def test_groups_count_for_a_while(longest: float, age: int, found: GroupAge) -> 
 
 
 @pytest.mark.attack("page-rules")
+@pytest.mark.parametrize(
+    ("longest", "age", "passes"),
+    [(600, 610, True), (600, 611, False), (600, -61, False), (0, 10, True), (0, 11, False)],
+)
+def test_groups_that_nobody_confirmed_admit_nobody(longest: int, age: int, *, passes: bool) -> None:
+    """Whoever asks the issuer has a few seconds to end the request; nothing makes up for it."""
+    login = replace(JOHN, groups_at=NOW - age, began=NOW - 5)
+    found = refused(BrowserRule(groups_max_age=longest), login)
+    assert found is (None if passes else Reason.ISSUER_UNAVAILABLE)
+
+
+@pytest.mark.attack("page-rules")
 def test_a_clock_that_was_put_back_opens_nothing() -> None:
     """A session of the future is none, and nothing outlives its end by it."""
     rule = BrowserRule(groups_max_age=600)
