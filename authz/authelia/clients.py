@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from authz.config.key_files import PublicKey
-from authz.config.model import ClientConfig, Config, IntrospectionConfig
+from authz.config.model import ClientConfig, Config, IntrospectionConfig, RuleConfig
 
 # Never a digest: Authelia refuses to start until somebody has put one in its place.
 PLACEHOLDER: Final = "$REPLACE$"
@@ -88,7 +88,13 @@ def usable_servers(config: Config, name: str, client: ClientConfig) -> list[str]
 def asks_groups(config: Config, servers: Iterable[str]) -> bool:
     """Tell whether one of the servers, or one of their tools, asks for groups."""
     targets = (target for name in servers for target in config.targets_of(name))
-    return any(target.rule.groups is not None for target in targets)
+    return any(reads_groups(config, target.rule) for target in targets)
+
+
+def reads_groups(config: Config, rule: RuleConfig) -> bool:
+    """Tell whether a rule, or a limit of it or of every request, looks at groups."""
+    limits = (*config.limits, *(rule.limits or ()))
+    return rule.groups is not None or any(limit.reads_groups for limit in limits)
 
 
 def _scopes(config: Config, client: ClientConfig, servers: Iterable[str]) -> list[str]:

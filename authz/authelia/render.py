@@ -19,6 +19,7 @@ from authz.authelia.clients import (
     AutheliaClient,
     asks_groups,
     direct_clients,
+    reads_groups,
 )
 from authz.authelia.comments import configuration_comments
 from authz.authelia.front_door import ACCOUNT, FRONT_DOOR, claims_policy, lifespans, our_clients
@@ -160,7 +161,7 @@ def _definable(scope: str) -> bool:
 
 def _bringing_groups(config: Config, server: str) -> list[tuple[str, ...]]:
     """Return for each rule that asks for groups the scopes that bring them."""
-    return _bringing(config, server, lambda rule: rule.groups is not None)
+    return _bringing(config, server, lambda rule: reads_groups(config, rule))
 
 
 def _bringing_claim(config: Config, server: str) -> list[tuple[str, ...]]:

@@ -29,7 +29,8 @@ examples:
   authz limits --json
   authz limits reset 4f1e0c77a2b9 --reason 'a loop that has ended'
 Who may have used a limit is known by the last 2,000 records of the audit trail and by who is logged
-in at the front door; limits by address are not listed. An id may be cut where no other begins so.
+in at the front door; limits by address and by claim are not listed, of those by group the groups
+that rules name. An id may be cut where no other begins so.
 exit status: 0 done, 1 there is no such limit in use, 2 asked wrongly
 """
 _HEAD: Final = ("ID", "PERSON", "CLIENT", "ON", "USED", "OF", "BACK IN")
@@ -120,7 +121,7 @@ def _named(wanted: str, found: tuple[LimitUse, ...]) -> LimitUse | None:
 def _row(use: LimitUse) -> tuple[str, ...]:
     return (
         use.id[:_SHORT],
-        shown_text(use.person) or "-",
+        shown_text(use.person) or (shown_text(use.whose) if not use.client else "-"),
         shown_text(use.client) or "-",
         shown_text(use.limit.place) or "every server",
         str(use.used),

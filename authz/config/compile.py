@@ -27,13 +27,13 @@ from authz.config.model import (
     approval_of,
 )
 from authz.config.server_metadata import challenge_scopes
-from authz.config.value_types import Rate
+from authz.config.value_types import Counted, Rate
 from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
 from authz.core.browser_session import BrowserRule
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
-from authz.core.limits import Limit, Per
+from authz.core.limits import Limit
 from authz.core.listing import lists_of
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -139,13 +139,13 @@ def metadata_url(resource: str) -> str:
     return resource.removesuffix(path) + _WELL_KNOWN + path
 
 
-def limit_name(place: str, per: Per, rate: Rate, counts: str = "all") -> str:
+def limit_name(place: str, per: Counted, rate: Rate, counts: str = "all") -> str:
     """Return the name of a limit that was given none: `files:delete_*:user:5/minute`.
 
     It can be a structured-field string (RFC 9651): printable ASCII, no quote, no backslash. No
     server is called `*`, and no given name holds a colon, so names never meet.
     """
-    name = f"{place or '*'}:{per.value}:{rate}"
+    name = f"{place or '*'}:{per}:{rate}"
     return name if counts == "all" else f"{name}:{counts}"
 
 
@@ -157,7 +157,8 @@ def _limits(config: Config, target: RuleTarget[RuleConfig] | None) -> tuple[Limi
 def _limit(place: str, limit: LimitConfig) -> Limit:
     return Limit(
         name=limit.name or limit_name(place, limit.per, limit.rate, limit.counts),
-        per=limit.per,
+        per=limit.per.per,
+        claim=limit.per.claim,
         quota=limit.rate.quota,
         window=limit.rate.window,
         cost=limit.cost,

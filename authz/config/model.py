@@ -31,6 +31,7 @@ from authz.config.value_types import (
 )
 from authz.core.conditions import Matches
 from authz.core.json_pointer import JsonPointer
+from authz.core.limits import Per
 from authz.core.policy import LEGACY, MODERN, OperationKind, RuleTarget, rule_targets
 
 # "none" and the HMAC family are missing on purpose: neither proves who signed.
@@ -667,9 +668,10 @@ class LimitConfig(Section):
     """A number of requests in a window that slides."""
 
     per: CountedBy = field(
-        "Whose requests are counted together: `client`, `user`, `[client, user]`, `address`. "
-        "A token without a person counts as its client's; clients that nobody configured, of the "
-        "front door, count as one client."
+        "Whose requests are counted together: `client`, `user`, `[client, user]`, `address`, "
+        "`grant` (one log-in with one client), `group` (each group of the person), `{claim: NAME}` "
+        "(those with one value of that claim of the token). A token without a person counts as its "
+        "client's; clients that nobody configured, of the front door, count as one client."
     )
     rate: Annotated[Rate, value_types.RATE] = field("How many in which time; one window.")
     cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
@@ -692,6 +694,11 @@ class LimitConfig(Section):
         "(`shadow`) and in `authz_shadow_refusals_total`. Clients are not told of it.",
         False,
     )
+
+    @property
+    def reads_groups(self) -> bool:
+        """Tell whether it has to be known which groups the caller is in."""
+        return self.per.per is Per.GROUP
 
 
 class SecondFactorConfig(Section):
@@ -1134,6 +1141,13 @@ class Config(Section):
     def asks_approvals(self) -> bool:
         """Tell whether a tool asks that people approve its calls."""
         return any(approval_of(target.rule) is not None for target in self.targets())
+
+    @property
+    def counted_claims(self) -> tuple[str, ...]:
+        """Return the claims that limits count by, each once."""
+        lists = (self.limits, *(target.rule.limits or () for target in self.targets()))
+        names = [limit.per.claim for limits in lists for limit in limits if limit.per.claim]
+        return tuple(sorted(set(names)))
 
     def resource(self, name: str) -> str:
         """Return a server's public URL: the audience of its tokens, compared as a string."""

@@ -78,7 +78,13 @@ def notes(config: Config) -> Iterator[str]:
     lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
     if any(limit.shadow for limits in lists for limit in limits):
         yield "limits with shadow: true count and refuse nothing"
-    if any(limit.per is Per.ADDRESS for limits in lists for limit in limits):
+    kinds = {limit.per.per for limits in lists for limit in limits}
+    if Per.GRANT in kinds:
+        yield (
+            "limits with per: grant: each log-in that a person consents to counts by itself; "
+            "per: user bounds a person"
+        )
+    if Per.ADDRESS in kinds:
         yield (
             "limits with per: address: all people behind one address share them; per: user and "
             "per: [client, user] count each person alone"

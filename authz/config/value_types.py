@@ -518,16 +518,49 @@ TlsVersion = Annotated[
 
 # --- whose requests a limit counts -----------------------------------------------------------
 
-_COUNTED: Final = ("client", "user", "address")
+
+def _countable(text: str) -> str:
+    try:
+        return _unregistered(text)
+    except WrongValueError as fault:
+        raise WrongValueError(fault.wrong, "write for example tenant") from None
+
+
+CLAIM: Final = Notation(
+    ASSURANCE_CLAIM.what,
+    ASSURANCE_CLAIM.pattern,
+    "tenant",
+    _countable,
+    bounds=ASSURANCE_CLAIM.bounds,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Hold whose requests a limit counts together, and of a claim its name."""
+
+    per: Per
+    claim: str = ""
+
+    def __str__(self) -> str:
+        """Return it as names of limits have it."""
+        return f"{self.per.value}={self.claim}" if self.claim else self.per.value
+
+
+_COUNTED: Final = ("client", "user", "address", "grant", "group")
 _SETS: Final = {
     frozenset({"client"}): Per.CLIENT,
     frozenset({"user"}): Per.USER,
     frozenset({"client", "user"}): Per.CLIENT_USER,
     frozenset({"address"}): Per.ADDRESS,
+    frozenset({"grant"}): Per.GRANT,
+    frozenset({"group"}): Per.GROUP,
 }
 
 
-def _per(value: object) -> Per:
+def _per(value: object) -> Counted:
+    if isinstance(value, Mapping) and value.keys() == {"claim"}:
+        return Counted(Per.CLAIM, str(CLAIM.read(value["claim"])))
     words = value if isinstance(value, list) else [value]
     known = [word for word in words if isinstance(word, str) and word in _COUNTED]
     per = _SETS.get(frozenset(known))
@@ -535,13 +568,13 @@ def _per(value: object) -> Per:
         what = "this list" if isinstance(value, list) else shown(value)
         raise WrongValueError(
             f"{what} is not what a limit counts by",
-            "write client, user, address or [client, user]",
+            "write client, user, address, grant, group, [client, user] or {claim: tenant}",
         )
-    return per
+    return Counted(per)
 
 
 CountedBy = Annotated[
-    Per,
+    Counted,
     PlainValidator(_per),
     WithJsonSchema(
         {
@@ -553,6 +586,22 @@ CountedBy = Annotated[
                     "minItems": 1,
                     "maxItems": 2,
                     "uniqueItems": True,
+                },
+                {
+                    "type": "object",
+                    "description": "Whose requests a limit counts together, by a claim.",
+                    "properties": {
+                        "claim": {
+                            "type": "string",
+                            "pattern": f"^(?:{CLAIM.pattern})$",
+                            "$comment": CLAIM.what + CLAIM.bounds,
+                            "description": "The claim of the access token, or of the issuer's "
+                            "answer about it: text, a whole number or a truth value; whatever else "
+                            "counts as absent, and those without it count together.",
+                        }
+                    },
+                    "required": ["claim"],
+                    "additionalProperties": False,
                 },
             ],
             "examples": [["client", "user"]],

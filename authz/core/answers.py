@@ -536,14 +536,19 @@ def rate_limit(
 ) -> tuple[tuple[str, str], ...]:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10).
 
-    A limit in shadow is not told: clients would wait for what refuses nothing.
+    A limit in shadow is not told: clients would wait for what refuses nothing. Of a limit that
+    counts each group of a person the one with the least left is told.
     """
-    quotas = tuple([quota for quota in quotas if not quota.limit.shadow])
-    if not quotas:
+    told = dict[str, Quota]()
+    for quota in quotas:
+        name = quota.limit.name
+        if not quota.limit.shadow and (name not in told or quota.remaining < told[name].remaining):
+            told[name] = quota
+    if not told:
         return ()
-    limits = [quota.limit for quota in quotas]
+    limits = [quota.limit for quota in told.values()]
     policy = _policies(*limits) if cache is None else cache.get(_policies, *limits)
-    state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas])
+    state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in told.values()])
     return (("ratelimit-policy", policy), ("ratelimit", state))
 
 

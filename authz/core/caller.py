@@ -44,6 +44,8 @@ def read_caller(text: str) -> Principal:
             values["login"] = LoginRecord(**login | {"amr": frozenset(login["amr"])})
         for name in _SETS:
             values[name] = None if values[name] is None else frozenset(values[name])
-        return Principal(**values | {"audience": tuple(values["audience"])})
+        # A worker of before wrote no claims.
+        claims = tuple((name, value) for name, value in values.get("claims", ()))
+        return Principal(**values | {"audience": tuple(values["audience"]), "claims": claims})
     except (KeyError, TypeError, ValueError):
         raise CallerError("no principal") from None

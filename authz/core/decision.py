@@ -42,7 +42,7 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Quota, Take, bucket_id
+from authz.core.limits import Quota, Take, bucket_ids
 from authz.core.mcp import NAME_HEADER
 from authz.core.methods import PROMPTS_GET, TOOLS_CALL, Counts
 from authz.core.parameter_headers import parameter_headers
@@ -507,7 +507,9 @@ def _query(
         step_up_key=key,
         step_up=merge(unsatisfied) if unsatisfied else None,
         takes=tuple(
-            Take(bucket_id(limit, principal, address, cache), limit) for limit in evaluation.limits
+            Take(bucket, limit)
+            for limit in evaluation.limits
+            for bucket in bucket_ids(limit, principal, address, cache)
         ),
         grant=None if principal.login is None else principal.login.grant,
         registered_client=_registered_client(principal),

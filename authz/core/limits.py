@@ -33,6 +33,9 @@ class Per(Enum):
     USER = "user"
     CLIENT_USER = "client,user"
     ADDRESS = "address"
+    GRANT = "grant"
+    GROUP = "group"
+    CLAIM = "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Limit:
         place: what is counted: "" everything, a server's name, or server and tool pattern; part
             of the bucket, so that two places never share one.
         counts: which messages are charged; part of the bucket, too.
+        claim: the claim whose value tells whose requests are counted; of Per.CLAIM alone.
         shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
             that of the same limit without it, so what was counted counts when it is enforced.
     """
@@ -60,6 +64,7 @@ class Limit:
     place: str = ""
     counts: Counts = Counts.ALL
     shadow: bool = False
+    claim: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -74,6 +79,11 @@ class Limit:
             raise ValueError("cost, quota and window are integers")
         if not (1 <= self.cost <= self.quota <= MAX_UNITS and 1 <= self.window <= MAX_UNITS):
             raise ValueError("cost, quota or window out of range")
+
+    @property
+    def reads_groups(self) -> bool:
+        """Tell whether it has to be known which groups the caller is in."""
+        return self.per is Per.GROUP
 
     @property
     def slot(self) -> int:
@@ -311,6 +321,40 @@ def exceeded(quota: Quota) -> Quota:
     return Quota(quota.limit, quota.remaining, quota.reset, exceeded=True)
 
 
+def bucket_ids(
+    limit: Limit, principal: Principal | None, address: str, cache: IdentityCache | None = None
+) -> tuple[str, ...]:
+    """Return every bucket that a limit charges: of one per group that of each group of the person.
+
+    Args:
+        limit: as of `bucket_id`, like the other arguments.
+        principal: the caller.
+        address: the client's address.
+        cache: holds the buckets of principals.
+
+    Raises:
+        ValueError: as `bucket_id`.
+    """
+    if limit.per is not Per.GROUP or principal is None or len(principal.groups) <= 1:
+        return (bucket_id(limit, principal, address, cache),)
+    return (
+        _group_buckets(limit, principal)
+        if cache is None
+        else cache.get(_group_buckets, limit, principal)
+    )
+
+
+def _group_buckets(limit: Limit, principal: Principal) -> tuple[str, ...]:
+    return tuple(
+        [group_bucket(limit, principal.issuer, group) for group in sorted(principal.groups)]
+    )
+
+
+def group_bucket(limit: Limit, issuer: str, *group: str) -> str:
+    """Return the bucket of a group, or without one of people in none, of a limit per group."""
+    return digest(*_scope(limit), "group", issuer, *group)
+
+
 def bucket_id(
     limit: Limit, principal: Principal | None, address: str, cache: IdentityCache | None = None
 ) -> str:
@@ -318,7 +362,9 @@ def bucket_id(
 
     Two limits share a bucket only where place, per, quota, window and counts are the same. A token
     without a person counts as its client, never as a person of the same text. All clients that
-    came through the front door and that nobody configured count as one client.
+    came through the front door and that nobody configured count as one client. A token of no grant
+    counts as its client and person together; people without groups count together, and so do
+    those whose token lacks the claim, or has in it no text, whole number or truth value.
 
     Args:
         limit: the limit.
@@ -327,7 +373,8 @@ def bucket_id(
         cache: holds the buckets of principals; None for none.
 
     Raises:
-        ValueError: for a limit per client or user without a principal.
+        ValueError: for a limit per client or user without a principal, and for one per group and a
+            person with several (`bucket_ids`).
     """
     if limit.per is Per.ADDRESS:
         return digest(*_scope(limit), network(address))
@@ -335,16 +382,18 @@ def bucket_id(
 
 
 def _bucket(limit: Limit, principal: Principal | None) -> str:
-    return digest(*_scope(limit), *_whose(limit.per, principal))
+    return digest(*_scope(limit), *_whose(limit, principal))
 
 
 def _scope(limit: Limit) -> tuple[str, ...]:
-    scope = limit.place, limit.per.value, str(limit.quota), str(limit.window)
+    per = f"{limit.per.value} {limit.claim}" if limit.claim else limit.per.value
+    scope = limit.place, per, str(limit.quota), str(limit.window)
     # A limit that counts everything has the bucket that it had before `counts` existed.
     return scope if limit.counts is Counts.ALL else (*scope, limit.counts.value)
 
 
-def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:
+def _whose(limit: Limit, principal: Principal | None) -> tuple[str, ...]:
+    per = limit.per
     if principal is None:
         raise ValueError("a limit per client or user needs a principal")
     client: tuple[str, ...] = ("client", *principal.client)
@@ -352,7 +401,30 @@ def _whose(per: Per, principal: Principal | None) -> tuple[str, ...]:
         # Anybody can register another such client: together they have one budget.
         client = ("unconfigured", principal.issuer)
     user = client if principal.person is None else ("person", *principal.person)
-    return {Per.CLIENT: client, Per.USER: user, Per.CLIENT_USER: (*client, *user)}[per]
+    if per in _OF_PEOPLE and principal.person is None:
+        return client
+    match per:
+        case Per.CLIENT:
+            return client
+        case Per.USER:
+            return user
+        case Per.GRANT:
+            login = principal.login
+            grant = ("grant", principal.issuer, "" if login is None else login.grant)
+            return (*client, *user) if login is None else grant
+        case Per.GROUP:
+            if len(principal.groups) > 1:
+                raise ValueError("a person in several groups has a bucket for each")
+            return ("group", principal.issuer, *principal.groups)
+        case Per.CLAIM:
+            value = dict(principal.claims).get(limit.claim)
+            return ("claim", principal.issuer, *(() if value is None else (value,)))
+        case _:
+            return (*client, *user)
+
+
+# Dimensions in which a token without a person counts as its client.
+_OF_PEOPLE: Final = frozenset({Per.USER, Per.GRANT, Per.GROUP, Per.CLAIM})
 
 
 def network(address: str) -> str:

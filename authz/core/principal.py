@@ -95,6 +95,8 @@ class Principal:
             others, whose client_id it is.
         assurance_claim: the signed claim that authz.yaml names as `issuer.assurance_claim`; None
             where the token has none, where it is opaque, or where no such claim is named.
+        claims: name and value of each claim that limits count by, where the token has it as text, a
+            whole number or a truth value; of each kind another spelling (`tokens/claims.py`).
     """
 
     issuer: str
@@ -114,6 +116,7 @@ class Principal:
     login: LoginRecord | None = None
     token_client_id: str = ""
     assurance_claim: str | None = None
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def grant(self) -> str:

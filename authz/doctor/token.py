@@ -114,7 +114,11 @@ async def examine(
 def _rules(settings: Settings) -> ClaimRules:
     issuer = settings.config.issuer
     return ClaimRules(
-        issuer.url, int(issuer.leeway), int(issuer.max_lifetime), issuer.assurance_claim
+        issuer.url,
+        int(issuer.leeway),
+        int(issuer.max_lifetime),
+        issuer.assurance_claim,
+        settings.config.counted_claims,
     )
 
 

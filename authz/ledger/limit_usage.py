@@ -12,7 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.limits import SLOTS, Limit, Per, WindowState, advance, bucket_id, quota_of
+from authz.core.limits import (
+    SLOTS,
+    Limit,
+    Per,
+    WindowState,
+    advance,
+    bucket_id,
+    group_bucket,
+    quota_of,
+)
 from authz.core.policy import Policy
 from authz.core.principal import LoginRecord, Principal
 from authz.ledger.keys import RedisKeys
@@ -22,6 +31,7 @@ _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")  # as take.lua
 _AT_ONCE: Final = 1000
 MOST_BUCKETS: Final = 50_000
 _UNCONFIGURED: Final = "clients that nobody configured"
+_WITHOUT_GROUPS: Final = "people without groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +43,18 @@ class LimitedCaller:
         account: what the person is called; may be empty.
         client: as rules call it.
         by_front_door: whether it logs in there.
+        grant: of the front door; empty where it is not known.
     """
 
     subject: str
     client: str
     account: str = ""
     by_front_door: bool = False
+    grant: str = ""
 
     def principal(self, issuer: str) -> Principal:
         """Return as whom a decision counts its requests."""
-        login = LoginRecord(self.client, "", "", self.subject, frozenset(), 0)
+        login = LoginRecord(self.client, "", self.grant, self.subject, frozenset(), 0)
         return Principal(
             issuer=issuer,
             subject=self.subject or None,
@@ -70,6 +82,7 @@ class LimitUse:
         used: units in the window.
         reset: seconds until the first units come back.
         subject: of that person; empty likewise.
+        group: whose people it counts; empty likewise.
     """
 
     id: str
@@ -79,6 +92,14 @@ class LimitUse:
     used: int
     reset: int
     subject: str = ""
+    group: str = ""
+
+    @property
+    def whose(self) -> str:
+        """Return whose requests it counts, first of all, for people."""
+        if self.limit.per is Per.GROUP and not self.client:
+            return f"group {self.group}" if self.group else _WITHOUT_GROUPS
+        return self.person or self.client
 
     @property
     def share(self) -> float:
@@ -95,6 +116,7 @@ class LimitUse:
             "person": self.person,
             "subject": self.subject,
             "client": self.client,
+            "group": self.group,
             "used": self.used,
             "quota": self.limit.quota,
             "window": self.limit.window,
@@ -126,7 +148,9 @@ async def read_usage(
     """
     seconds, microseconds = await command("TIME")
     now = int(seconds) * 1000 + int(microseconds) // 1000
-    named = dict[str, tuple[Limit, LimitedCaller]]()
+    named = dict[str, tuple[Limit, LimitedCaller | str]]()
+    for group, limit, bucket in _group_buckets(policy, issuer):
+        named[bucket] = limit, group
     for each, limit, bucket in _buckets(policy, issuer, callers):
         named.setdefault(bucket, (limit, each))
         if len(named) >= MOST_BUCKETS:
@@ -164,10 +188,28 @@ def _buckets(
     for each in callers:
         principal = each.principal(issuer)
         for limit in limits:
+            # What a person's token says of groups and claims is kept nowhere.
+            if each.subject and limit.per in {Per.GROUP, Per.CLAIM}:
+                continue
+            # One log-in is one bucket, and nobody's where it is not known which.
+            if limit.per is Per.GRANT and each.subject and each.by_front_door and not each.grant:
+                continue
             yield each, limit, bucket_id(limit, principal, "")
 
 
-def _use(bucket: str, limit: Limit, caller: LimitedCaller, used: int, reset: int) -> LimitUse:
+def _group_buckets(policy: Policy, issuer: str) -> Iterator[tuple[str, Limit, str]]:
+    """Yield the buckets of the groups that rules name, and that of people in none."""
+    named = {group for target in policy.targets() for group in target.rule.groups or ()}
+    for limit in limits_of(policy):
+        if limit.per is Per.GROUP:
+            yield "", limit, group_bucket(limit, issuer)
+            for group in sorted(named):
+                yield group, limit, group_bucket(limit, issuer, group)
+
+
+def _use(bucket: str, limit: Limit, caller: LimitedCaller | str, used: int, reset: int) -> LimitUse:
+    if isinstance(caller, str):
+        return LimitUse(bucket, limit, "", "", used, reset, group=caller)
     person = caller.account or caller.subject
     is_unconfigured = caller.principal("").is_unconfigured
     client = _UNCONFIGURED if is_unconfigured else caller.client

@@ -67,6 +67,7 @@ class Identity:
         credential: SecretStr | None,
         recorder: Recorder,
         front_door: FrontDoorTokens | None = None,
+        counted: tuple[str, ...] = (),
     ) -> None:
         """Build the key set and the verifier; nothing is fetched yet.
 
@@ -75,6 +76,7 @@ class Identity:
             credential: what introspection is allowed with; None where it is not configured.
             recorder: where faults go.
             front_door: what knows its tokens; None without front door.
+            counted: the claims that limits count by.
         """
         self._recorder = recorder
         self._max_age = issuer.keys.max_age
@@ -91,7 +93,11 @@ class Identity:
         )
         self.keys = SigningKeys(source, renewal, observer=self._observe)
         rules = ClaimRules(
-            issuer.url, int(issuer.leeway), int(issuer.max_lifetime), issuer.assurance_claim
+            issuer.url,
+            int(issuer.leeway),
+            int(issuer.max_lifetime),
+            issuer.assurance_claim,
+            counted,
         )
         self._introspecting: Introspecting | None = None
         if issuer.introspection is not None and credential is not None:
@@ -151,6 +157,7 @@ class _Sources:
     options: RedisOptions | None
     workers: int
     step_up: tuple[SecretStr | None, SecretStr | None, str, StepUpFallback] | None
+    counted: tuple[str, ...]  # the claims that limits count by
 
 
 class PageSessions:
@@ -224,6 +231,7 @@ class Assembly:
             options,
             config.service.workers,
             None if door is None else _step_up_sources(settings, door),
+            config.counted_claims,
         )
         self.counting = _kept_counting(self.sources, before) or LedgerLifecycle(
             config.redis, options, config.service.workers, recorder
@@ -233,6 +241,7 @@ class Assembly:
             settings.secrets.introspection,
             recorder,
             front_door_tokens(settings, options, self.counting.command),
+            config.counted_claims,
         )
         self.offers = _kept_offers(self.sources, before, self.counting) or _offers(
             self.sources, self.counting.command
@@ -464,10 +473,11 @@ def _kept_identity(
     if before is None:
         return None
     was = before.sources
-    same = (was.issuer, was.credential, was.front_door) == (
+    same = (was.issuer, was.credential, was.front_door, was.counted) == (
         sources.issuer,
         sources.credential,
         sources.front_door,
+        sources.counted,
     )
     # With a front door it reads log-ins through the ledger's connections.
     kept = sources.front_door is None or before.counting is counting

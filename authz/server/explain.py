@@ -148,6 +148,7 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         settings.secrets.introspection,
         recorder,
         front_door_tokens(settings, options, None if remote is None else remote.command),
+        settings.config.counted_claims,
     )
     keys = None if options is None else RedisKeys(options.deployment)
     found: Explanation | BaseException

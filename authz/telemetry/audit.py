@@ -92,11 +92,11 @@ def _three_decimals(number: float) -> str:
 
 def _verdict(decision: Decision) -> _Fields:
     if isinstance(decision, Allow):
-        shadow = ", ".join([each.limit.name for each in decision.quotas if each.exceeded])
+        names = dict.fromkeys([each.limit.name for each in decision.quotas if each.exceeded])
         return (
             *_allowed(decision.mode),
             ("approval", _approval(decision.approval)),
-            ("shadow", shadow),
+            ("shadow", ", ".join(names)),
         )
     return ("verdict", "deny"), ("reason", decision.reason.label), ("detail", decision.detail)
 

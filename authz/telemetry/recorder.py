@@ -91,9 +91,8 @@ class Recorder:
         """
         if isinstance(decision, Allow):
             server, reason = decision.server.name, ALLOWED
-            for quota in decision.quotas:
-                if quota.exceeded:
-                    self.metrics.shadow_refusals.labels(quota.limit.name).inc()
+            for name in {quota.limit.name for quota in decision.quotas if quota.exceeded}:
+                self.metrics.shadow_refusals.labels(name).inc()
         else:
             server = decision.server.name if decision.server else UNKNOWN
             reason = decision.reason.label

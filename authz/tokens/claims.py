@@ -50,12 +50,14 @@ class ClaimRules:
         max_lifetime: the longest time in seconds between `iat` and `exp`.
         assurance_claim: the name of the claim that says what the issuer guarantees of a client's
             logins (`issuer.assurance_claim`); None where none is looked at.
+        counted: the names of the claims that limits count by.
     """
 
     issuer: str
     leeway: int
     max_lifetime: int
     assurance_claim: str | None = None
+    counted: tuple[str, ...] = ()
 
 
 class _Times(NamedTuple):
@@ -101,6 +103,7 @@ def read_principal(
         token_id=token_id,
         key_id=key_id,
         assurance_claim=_assurance_claim(claims, rules.assurance_claim),
+        claims=_counted_claims(claims, rules.counted),
     )
     if times.expires_at <= now:
         raise RefusedError(Reason.TOKEN_EXPIRED)
@@ -175,6 +178,25 @@ def _assurance_claim(claims: Claims, name: str | None) -> str | None:
     if not is_text(value):
         raise _invalid(Detail.ASSURANCE_MALFORMED)
     return value
+
+
+def _counted_claims(claims: Claims, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the claims that limits count by, of each kind of value in another spelling.
+
+    Whatever else such a claim is, it counts as absent: it permits nothing, so the token is good.
+    """
+    found = ((name, _counted(claims.get(name))) for name in names)
+    return tuple((name, value) for name, value in found if value is not None)
+
+
+def _counted(value: object) -> str | None:
+    if is_text(value):
+        return f'"{value}'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) < _MAX_INTEGER:
+        return str(value)
+    return None
 
 
 def _subject(claims: Claims, client_id: str) -> str | None:

@@ -139,6 +139,11 @@ TEN_WORST = (
         "longest", " if not each.limit.shadow", "", _LEDGER,
     ),
     Defence(
+        "Each group of a person is charged", "authz/core/limits.py", "_group_buckets",
+        "for group in sorted(principal.groups)]", "for group in sorted(principal.groups)[:1]]",
+        ("tests/core/test_limits_buckets.py", *_LEDGER),
+    ),
+    Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
         "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
         "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,

@@ -154,6 +154,22 @@ def test_groups_are_asked_for_where_a_rule_needs_them(of: Of) -> None:
     assert "write `groups` into" not in result.yaml()
 
 
+@pytest.mark.parametrize("where", ["server", "tool", "everywhere"])
+def test_groups_are_asked_for_where_a_limit_counts_them(of: Of, where: str) -> None:
+    """Or everybody would be counted with those who have none."""
+    limits = "limits: [{per: group, rate: 9/minute}]"
+    old, new = {
+        "server": ("scopes: [mcp:files]", limits),
+        "tool": ("look: {}", f"look: {{{limits}}}"),
+        "everywhere": ("", ""),
+    }[where]
+    text = DOOR + SERVERS.replace(old, new)
+    result = of(text + (f"{limits}\n" if where == "everywhere" else ""))
+
+    assert oidc(result)["claims_policies"]["authz-front-door"]["access_token"] == ["groups"]
+    assert all("groups" in client["scopes"] for client in clients(result).values())
+
+
 def test_clients_of_the_front_door_are_none_of_authelias(of: Of) -> None:
     """Direct ones and machines are registered as ever; what narrows strangers is no client."""
     result = of(

@@ -77,6 +77,14 @@ def test_limits_by_address_are_shared(place: str) -> None:
     assert "limits with per: address" not in said(_DIRECT, server=limits.replace("address", "user"))
 
 
+def test_a_limit_by_grant_bounds_no_person() -> None:
+    """Each consent is a new count."""
+    found = said(_DIRECT, server=", limits: [{per: grant, rate: 9/minute}]")
+
+    assert "per: grant: each log-in that a person consents to counts by itself" in found
+    assert "per: grant" not in said(_DIRECT, server=", limits: [{per: group, rate: 9/minute}]")
+
+
 def test_limits_in_shadow_are_told() -> None:
     """Nobody takes them for limits."""
     limits = ", limits: [{per: user, rate: 9/minute, shadow: true}]"

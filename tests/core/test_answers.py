@@ -217,6 +217,13 @@ def test_without_limits_there_are_no_fields() -> None:
     assert rate_limit(()) == ()
 
 
+def test_of_several_groups_the_scarcest_is_told() -> None:
+    """A limit that has charged several buckets is one member of the list (RFC 9651)."""
+    quotas = Quota(LIMIT, 7, 3), Quota(LIMIT, 1, 12), Quota(LIMIT, 9, 1)
+
+    assert rate_limit(quotas) == rate_limit((Quota(LIMIT, 1, 12),))
+
+
 def test_a_limit_in_shadow_is_not_told() -> None:
     """A client would wait for what refuses nothing."""
     trial = Quota(replace(LIMIT, name="trial", shadow=True), 0, 12, exceeded=True)

@@ -44,6 +44,7 @@ PRINCIPAL_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "login": st.none() | st.builds(LoginRecord, **LOGIN_FIELDS),
     "token_client_id": TEXT,
     "assurance_claim": st.none() | TEXT,
+    "claims": st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
 }
 
 
@@ -69,6 +70,13 @@ def test_anything_else_is_nobody(text: str) -> None:
     """What is not such a text raises, and is no principal with defaults."""
     with pytest.raises(CallerError):
         read_caller(text)
+
+
+def test_a_worker_of_before_wrote_no_claims() -> None:
+    """A request of then, and its response of now, are one person's."""
+    text = write_caller(visitor())
+    assert ',"claims":[]' in text
+    assert read_caller(text.replace(',"claims":[]', "")) == visitor()
 
 
 def test_a_log_in_comes_along() -> None:

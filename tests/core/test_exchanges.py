@@ -146,7 +146,9 @@ def test_two_clients_of_a_person_have_one_number_of_streams() -> None:
 def over(sent: HttpRequest) -> Deny:
     asked = pending(sent)
     quotas = tuple(Quota(each.limit, each.limit.quota, 0) for each in asked.query.takes)
-    full = tuple(replace(q, remaining=0) if q.limit is STREAMS else q for q in quotas)
+    full = tuple(
+        replace(q, remaining=0, exceeded=True) if q.limit is STREAMS else q for q in quotas
+    )
     refused = conclude(asked, OverLimit(full, 12))
     assert isinstance(refused, Deny)
     return refused

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.limits import Limit, Per, bucket_id, digest, network
+from authz.core.limits import Limit, Per, bucket_id, bucket_ids, digest, group_bucket, network
 from authz.core.principal import LoginRecord, Principal
 
 ISSUER = "https://auth.example.com"
@@ -33,7 +33,8 @@ def principal(
 
 
 def limit(per: Per, quota: int = 60, window: int = 60, place: str = "notes") -> Limit:
-    return Limit("test", per, quota, window, place=place)
+    claim = "tenant" if per is Per.CLAIM else ""
+    return Limit("test", per, quota, window, place=place, claim=claim)
 
 
 def bucket(per: Per, who: Principal | None, address: str = "192.0.2.1") -> str:
@@ -54,6 +55,12 @@ def test_a_new_token_is_the_same_bucket(per: Per) -> None:
         pytest.param(Per.USER, principal("zed"), principal(subject="bob"), id="user"),
         pytest.param(Per.CLIENT_USER, principal(), principal("zed"), id="both-client"),
         pytest.param(Per.CLIENT_USER, principal(), principal(subject="bob"), id="both-user"),
+        pytest.param(
+            Per.GRANT,
+            replace(principal(), groups=frozenset({"staff"})),
+            principal(subject="bob"),
+            id="grant-of-a-direct-client",
+        ),
     ],
 )
 def test_what_a_limit_is_per(per: Per, same: Principal, other: Principal) -> None:
@@ -79,8 +86,75 @@ def test_without_a_person_the_client_counts() -> None:
     )
 
 
-def through_the_door(name: str, subject: str = "ada") -> Principal:
-    record = LoginRecord(name, name, "grant", subject, frozenset(), 1)
+def in_groups(*groups: str, subject: str = "ada", client: str = "claude") -> Principal:
+    return replace(principal(client, subject), groups=frozenset(groups))
+
+
+def of_tenant(value: str | None, subject: str = "ada", client: str = "claude") -> Principal:
+    claims = () if value is None else (("tenant", value), ("other", subject))
+    return replace(principal(client, subject), claims=claims)
+
+
+def test_a_grant_is_one_log_in() -> None:
+    """Refreshed tokens of a log-in count on, whatever else changes; another log-in by itself."""
+    one, other = through_the_door("claude"), through_the_door("claude", grant="other")
+    refreshed = replace(one, token_id="2", scopes=frozenset({"a"}), groups=frozenset({"staff"}))
+
+    assert bucket(Per.GRANT, one) == bucket(Per.GRANT, refreshed)
+    assert bucket(Per.GRANT, one) != bucket(Per.GRANT, other)
+    assert bucket(Per.GRANT, principal()) not in {bucket(Per.GRANT, one), bucket(Per.GRANT, other)}
+    assert bucket(Per.GRANT, principal("a")) != bucket(Per.GRANT, principal("b"))
+
+
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_each_group_of_a_person_is_counted() -> None:
+    """Who is in several is charged in all of them, so that no other group frees one's quota."""
+    per_group = limit(Per.GROUP)
+    staff = set(bucket_ids(per_group, in_groups("staff"), ""))
+    admins = set(bucket_ids(per_group, in_groups("admins", subject="bob", client="x"), ""))
+
+    assert staff == {group_bucket(per_group, ISSUER, "staff")}
+    both = bucket_ids(per_group, in_groups("admins", "staff", subject="eve"), "")
+    assert set(both) == staff | admins
+    assert len(both) == 2
+    with pytest.raises(ValueError, match="for each"):
+        bucket_id(per_group, in_groups("admins", "staff"), "")
+
+
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_people_without_groups_or_claim_count_together() -> None:
+    """A token that lacks them, because its client asked for none, has no budget of its own."""
+    nobody = bucket(Per.GROUP, principal())
+    assert nobody == bucket(Per.GROUP, in_groups(subject="bob", client="other"))
+    assert nobody not in {bucket(Per.GROUP, in_groups(each)) for each in ("", "group", "[]")}
+    absent = bucket(Per.CLAIM, of_tenant(None))
+    assert absent == bucket(Per.CLAIM, of_tenant(None, "bob", "other"))
+    assert absent != bucket(Per.CLAIM, of_tenant('"'))
+
+
+@given(value=st.text(max_size=4), other=st.text(max_size=4), client=st.text(max_size=4))
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_a_claim_counts_by_its_value_alone(value: str, other: str, client: str) -> None:
+    """Neither the person nor the client nor another claim is a new budget."""
+    one = bucket(Per.CLAIM, of_tenant(value))
+
+    assert one == bucket(Per.CLAIM, of_tenant(value, "bob", client))
+    assert (one == bucket(Per.CLAIM, of_tenant(other))) == (value == other)
+    named = replace(limit(Per.CLAIM), claim="other")
+    assert bucket_id(named, of_tenant(value), "") != one
+
+
+@pytest.mark.parametrize("per", [Per.USER, Per.GRANT, Per.GROUP, Per.CLAIM])
+def test_a_machine_counts_as_its_client(per: Per) -> None:
+    """Whatever groups and claims its token has."""
+    machine = replace(of_tenant('"a', client="backup"), subject=None, groups=frozenset({"staff"}))
+
+    assert bucket(per, machine) == bucket(per, replace(principal("backup"), subject=None))
+    assert bucket(per, machine) != bucket(per, replace(principal("nightly"), subject=None))
+
+
+def through_the_door(name: str, subject: str = "ada", grant: str = "grant") -> Principal:
+    record = LoginRecord(name, name, grant, subject, frozenset(), 1)
     return replace(principal(name, subject), login=record, token_client_id="authz-one-factor")
 
 

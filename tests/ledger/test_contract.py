@@ -17,7 +17,7 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Limit, Per, Take, digest, unsatisfiable_takes
+from authz.core.limits import Limit, Per, Take, bucket_ids, digest, unsatisfiable_takes
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -45,6 +45,7 @@ from tests.ledger.queries import (
     session,
     take,
 )
+from tests.support.values import principal
 
 TOTP = StepUpNeed(Method.TOTP, None)
 RECENT = StepUpNeed(Method.TOTP, 300)
@@ -234,6 +235,26 @@ def test_of_many_at_once_a_shadow_counts_exactly_its_quota(contract: Contract) -
         taken = [each for each in answers if isinstance(each, Taken)]
         assert len(taken) == 250
         assert sum(each.quotas[0].exceeded for each in taken) == 150
+
+    contract(scenario)
+
+
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_people_of_a_group_have_exactly_its_quota(contract: Contract) -> None:
+    """However many are in it, with whatever other groups, and however many ask at once."""
+
+    async def scenario(subject: Subject) -> None:
+        one = Limit("g", Per.GROUP, 60, DAY)
+        people = [
+            replace(principal(subject=f"p{n}"), groups=frozenset({"staff", f"g{n % 3}"}))
+            for n in range(9)
+        ]
+        asked = [
+            query(*(Take(bucket, one) for bucket in bucket_ids(one, each, ""))) for each in people
+        ]
+        answers = await asyncio.gather(*(subject.ledger.take(asked[n % 9]) for n in range(200)))
+
+        assert sum(isinstance(each, Taken) for each in answers) == 60
 
     contract(scenario)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from authz.core.ledger import Taken
-from authz.core.limits import Limit, Per, Take, bucket_id
+from authz.core.limits import Limit, Per, Take, bucket_id, bucket_ids
 from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitedCaller, limits_of, read_usage, reset_limit
@@ -19,13 +19,14 @@ LIMITS = (
     Limit("client", Per.CLIENT, 5, 3600),
     Limit("both", Per.CLIENT_USER, 4, 60, place="files:delete_*"),
     Limit("address", Per.ADDRESS, 4, 60),
+    Limit("grant", Per.GRANT, 7, 60),
 )
-ADA = LimitedCaller("ada", "claude", "Ada", by_front_door=True)
+ADA = LimitedCaller("ada", "claude", "Ada", by_front_door=True, grant="g1")
 CALLERS = (
     ADA,
     replace(ADA, client="https://x.example"),
     LimitedCaller("", "nightly"),
-    LimitedCaller("bob", "dynamic/y.example", by_front_door=True),
+    LimitedCaller("bob", "dynamic/y.example", by_front_door=True, grant="g2"),
 )
 
 
@@ -68,6 +69,34 @@ def test_what_is_shown_is_what_a_decision_finds(
             assert not await reset_limit(ledger.command, keys, used[0].id)
             again = await read_usage(ledger.command, keys, policy, ISSUER, CALLERS)
             assert {each.id for each in again} == {each.id for each in used[1:]}
+
+    asyncio.run(run())
+
+
+def test_groups_that_rules_name_are_shown(server: ValkeyServer, deployment: str) -> None:
+    """By their name, and those in none together; whose claims and log-ins are not known, not."""
+    limits = (
+        Limit("group", Per.GROUP, 10, 60),
+        Limit("tenant", Per.CLAIM, 10, 60, claim="tenant"),
+        Limit("grant", Per.GRANT, 10, 60),
+    )
+    rule = Rule(limits=limits, groups=frozenset({"staff", "ops"}))
+    policy = Policy(ISSUER, servers={"files": Server("files", f"{ISSUER}/files", ISSUER, rule)})
+    nobody = replace(ADA, grant="")
+
+    async def run() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            for groups in (("staff", "other"), ()):
+                who = replace(ADA.principal(ISSUER), groups=frozenset(groups))
+                takes = [Take(b, limit) for limit in limits for b in bucket_ids(limit, who, "")]
+                await ledger.take(query(*takes))
+            keys = RedisKeys(deployment)
+            used = await read_usage(ledger.command, keys, policy, ISSUER, [nobody])
+            assert sorted((each.whose, each.used) for each in used) == [
+                ("group staff", 1),
+                ("people without groups", 1),
+            ]
+            assert {each.to_json()["group"] for each in used} == {"staff", ""}
 
     asyncio.run(run())
 

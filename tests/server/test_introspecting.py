@@ -279,3 +279,23 @@ def test_a_reload_keeps_what_is_known_and_takes_a_new_key(tmp_path: Path) -> Non
         assert len(set(algorithms)) == 2
 
     play(tmp_path, live(), scene)
+
+
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_a_claim_that_limits_begin_to_count_is_read_of_known_tokens(tmp_path: Path) -> None:
+    """Principals that were read without it are not kept over the reload: they would lack it."""
+
+    async def scene(worker: IntrospectingWorker, served: IntrospectionSite) -> None:
+        del served
+        assert (await worker.ask()).allowed
+        before = worker.assembly.identity
+        text = worker.path.read_text()
+        worker.path.write_text(text.replace("limits: []", "limits: [{per: user, rate: 9/minute}]"))
+        await worker.reload()
+        assert worker.assembly.identity is before
+        counted = "limits: [{per: {claim: tenant}, rate: 9/minute}]"
+        worker.path.write_text(text.replace("limits: []", counted))
+        await worker.reload()
+        assert worker.assembly.identity is not before
+
+    play(tmp_path, live(), scene)

@@ -55,6 +55,25 @@ def brief(value: object) -> str:
     return "absent" if value is ABSENT else repr(value)[:40]
 
 
+@pytest.mark.parametrize("value", [*BAD_TEXTS, "a", "true", "1", -1, 0, (1 << 53) - 1, 1 << 53])
+@pytest.mark.attack("limits-multiplied-by-groups")
+def test_a_counted_claim_is_a_value_of_one_kind_or_absent(value: object) -> None:
+    """Text, whole numbers and truth values are told apart; whatever else is as good as nothing, and
+    makes no token bad.
+    """
+    rules = replace(RULES, counted=("tenant", "absent"))
+    claims = with_changes(CLAIMS, {"tenant": value})
+    found = dict(read_principal(claims, rules, NOW, token_id="id", key_id="kid").claims)
+
+    good = value not in BAD_TEXTS or isinstance(value, bool | int)
+    assert ("tenant" in found) == (good and value != 1 << 53)
+    if isinstance(value, str) and found:
+        assert found == {"tenant": f'"{value}'}
+    elif found:
+        assert found == {"tenant": json.dumps(value)}
+    assert not read(tenant=value).claims
+
+
 def test_a_recorded_shape_becomes_a_principal() -> None:
     """The claims of an Authelia token say who, for whom, until when, and nothing of the log-in."""
     expected = Principal(

@@ -81,9 +81,7 @@ class LimitPage:
             each
             for each in used
             if not query
-            or any(
-                query in text.casefold() for text in (each.person, each.client, each.limit.place)
-            )
+            or any(query in text.casefold() for text in (each.whose, each.client, each.limit.place))
         ]
         content = {
             "rows": [
@@ -95,7 +93,7 @@ class LimitPage:
                         person,
                         ActionKind.RESET_LIMIT,
                         (each.id, each.limit.name, each.person, each.client),
-                        f"{each.person or each.client}: {describe_limit(each.limit)}",
+                        f"{each.whose}: {describe_limit(each.limit)}",
                     ),
                 )
                 for each in found[:_ROWS]

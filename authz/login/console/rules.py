@@ -95,7 +95,7 @@ def describe_target(target: RuleTarget[Rule]) -> RuleWords:
 
 def describe_limit(limit: Limit) -> str:
     """Return what a limit allows, for people."""
-    per = limit.per.value.replace(",", " and ")
+    per = f"{limit.per.value} {limit.claim}".strip().replace(",", " and ")
     cost = "" if limit.cost == 1 else f", {limit.cost} a request"
     shadow = ", in shadow" if limit.shadow else ""
     return f"{limit.quota} in {format_duration(limit.window)} per {per}{cost}{shadow}"

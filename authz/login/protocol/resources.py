@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from authz.core.policy import OperationKind, Policy, Server
+from authz.core.policy import OperationKind, Policy, Rule, Server
 from authz.core.principal import names_resource
 from authz.login.protocol.values import OAuthClient, OAuthError
 
@@ -115,7 +115,12 @@ class ResourceServers:
 
     def __init__(self, policy: Policy, identity: frozenset[str] = _IDENTITY) -> None:
         """Take the servers of a policy, and the scopes by which the ID token says who it is."""
-        self._targets = {name: _target(server, identity) for name, server in policy.servers.items()}
+        # A limit of every request that reads groups needs them at every server.
+        groups = any(limit.reads_groups for limit in policy.limits)
+        self._targets = {
+            name: _target(server, identity, groups=groups)
+            for name, server in policy.servers.items()
+        }
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -172,7 +177,7 @@ def identity_scopes(*, email: bool) -> frozenset[str]:
     return _IDENTITY | {"email"} if email else _IDENTITY
 
 
-def _target(server: Server, identity: frozenset[str]) -> ResourceServer:
+def _target(server: Server, identity: frozenset[str], *, groups: bool) -> ResourceServer:
     rules = [target.rule for target in server.targets()]
     return ResourceServer(
         name=server.name,
@@ -180,10 +185,14 @@ def _target(server: Server, identity: frozenset[str]) -> ResourceServer:
         own=server.rule.scopes,
         scopes=server.named_scopes,
         two_factor=any(rule.second_factor is not None for rule in rules),
-        groups=any(rule.groups is not None for rule in rules),
+        groups=groups or any(_reads_groups(rule) for rule in rules),
         identity=identity,
         opens=_opened(server),
     )
+
+
+def _reads_groups(rule: Rule) -> bool:
+    return rule.groups is not None or any(limit.reads_groups for limit in rule.limits)
 
 
 def _opened(server: Server) -> Mapping[str, tuple[OpenedOperations, ...]]:

@@ -29,7 +29,7 @@ async def recent_callers(
     Raises:
         UnavailableError: where Redis does not answer.
     """
-    found = dict[tuple[str, str, bool], LimitedCaller]()
+    found = dict[tuple[str, str, bool, str], LimitedCaller]()
     count = 0
     async for entry in trail.backwards():
         count += 1
@@ -46,6 +46,7 @@ async def recent_callers(
                     client,
                     fields.get("account", ""),
                     by_front_door=not is_direct,
+                    grant=fields.get("grant", ""),
                 ),
             )
         if count == _RECORDS:
@@ -58,7 +59,13 @@ async def recent_callers(
             for grant in await grants.usable_at(key):
                 _add(
                     found,
-                    LimitedCaller(person.subject, grant.client, person.account, by_front_door=True),
+                    LimitedCaller(
+                        person.subject,
+                        grant.client,
+                        person.account,
+                        by_front_door=True,
+                        grant=grant.id,
+                    ),
                 )
     for declared_client in policy.clients.values():
         if declared_client.machine:
@@ -66,5 +73,6 @@ async def recent_callers(
     return tuple(found.values())
 
 
-def _add(found: dict[tuple[str, str, bool], LimitedCaller], caller: LimitedCaller) -> None:
-    found.setdefault((caller.subject, caller.client, caller.by_front_door), caller)
+def _add(found: dict[tuple[str, str, bool, str], LimitedCaller], caller: LimitedCaller) -> None:
+    key = caller.subject, caller.client, caller.by_front_door, caller.grant
+    found.setdefault(key, caller)

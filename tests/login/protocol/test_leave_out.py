@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.limits import Limit, Per
+from authz.core.policy import Policy, Rule, Server
 from authz.login.protocol.authorization import AuthorizationRequest, leave_out
-from authz.login.protocol.resources import MOST_OPTIONAL, ResourceServer
+from authz.login.protocol.resources import MOST_OPTIONAL, ResourceServer, ResourceServers
 from authz.login.protocol.values import ClientKind, OAuthClient, OAuthError
 from authz.login.web.scope_list import unwanted_scopes
 
@@ -61,3 +63,13 @@ def test_no_more_can_be_left_out_than_a_form_holds() -> None:
     target = ResourceServer("s", NOTES, frozenset(), scopes, two_factor=False, groups=False)
     assert target.optional(scopes) == frozenset()
     assert len(target.optional(scopes - {"s0"})) == MOST_OPTIONAL
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_groups_are_asked_for_where_a_limit_counts_them(*, everywhere: bool) -> None:
+    """Or everybody would be counted with those who have none."""
+    limits = (Limit("g", Per.GROUP, 1, 1),)
+    one = Server("s", NOTES, NOTES, Rule(limits=() if everywhere else limits))
+    policy = Policy("https://a.example", servers={"s": one}, limits=limits if everywhere else ())
+
+    assert ResourceServers(policy).find([NOTES]).groups
