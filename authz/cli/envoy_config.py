@@ -16,11 +16,13 @@ from authz.cli.common import (
     config_argument,
     print_problems,
 )
-from authz.config.addresses import AddressError, read_address
-from authz.config.load import load
+from authz.config.addresses import AddressError, read_address, read_tcp, worker_addresses
+from authz.config.endpoints import Tcp, Unix
+from authz.config.load import Settings, load
 from authz.envoy.files import STATS_SOCKET
 
 _ADMIN = "/run/authz/envoy-admin.sock"
+_LOOPBACK = {"127.0.0.1", "::1", "[::1]"}
 _EXAMPLES = """\
 examples:
   authz envoy-config authz.yaml -o /etc/envoy          write files that Envoy watches
@@ -59,6 +61,27 @@ Run it again after a change: nothing has to be restarted, and no request fails. 
     metavar="ADDRESS",
     help="Where a further replica answers Check, besides service.check; may be repeated.",
 )
+@click.option(
+    "--check",
+    metavar="ADDRESS",
+    help="Where Envoy reaches Check, in place of service.check; a name with several addresses"
+    " leads to all of them.",
+)
+@click.option(
+    "--pages",
+    "pages",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where Envoy reaches the pages, in place of service.pages; may be repeated.",
+)
+@click.option(
+    "--scrape", metavar="ADDRESS", help="Where Prometheus and probes ask Envoy (HOST:PORT)."
+)
+@click.option(
+    "--drain",
+    metavar="ADDRESS",
+    help="A loopback address: POST /healthcheck/fail there has Envoy close its connections.",
+)
 def run(
     *,
     config: Path,
@@ -69,6 +92,10 @@ def run(
     admin: str,
     stats: str,
     replicas: tuple[str, ...],
+    check: str | None,
+    pages: tuple[str, ...],
+    scrape: str | None,
+    drain: str | None,
 ) -> int:
     """Print the configuration, or write it."""
     if fragment and output is not None:
@@ -82,9 +109,22 @@ def run(
         folder = str(output.absolute())
     try:
         further = tuple(read_address("--replica", each) for each in replicas)
+        listening = None if drain is None else read_tcp("--drain", drain)
+        where = render.Topology(
+            admin=admin,
+            authz=() if check is None else _workers(settings, check, further),
+            replicas=further,
+            pages=tuple(read_address("--pages", each) for each in pages),
+            scrape=None if scrape is None else read_tcp("--scrape", scrape),
+            drain=listening,
+        )
     except AddressError as error:
         raise CommandError(str(error)) from None
-    where = render.Topology(admin=admin, replicas=further)
+    if listening is not None and listening.host not in _LOOPBACK:
+        raise CommandError(
+            "--drain: write an address of 127.0.0.1 or [::1]: whoever reaches it"
+            " can empty this Envoy"
+        )
     if folder:
         where = replace(where, folder=folder)
     if fragment:
@@ -103,6 +143,19 @@ def run(
         path.write_text(text)
         print(path)
     return DONE
+
+
+def _workers(
+    settings: Settings, check: str, further: tuple[Tcp | Unix, ...]
+) -> tuple[Tcp | Unix, ...]:
+    """Return where every worker answers.
+
+    Raises:
+        AddressError: where that is no address.
+    """
+    workers = settings.config.service.workers
+    places = (read_address("--check", check), *further)
+    return tuple(each for place in places for each in worker_addresses(place, workers))
 
 
 def _write(output: Path, files: dict[str, str], stats: Path) -> int:

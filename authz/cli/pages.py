@@ -24,9 +24,10 @@ Only Envoy may reach it: it believes the address that stands in X-Forwarded-For.
 @command("pages", _EXAMPLES)
 @config_argument
 @click.option("--listen", metavar="ADDRESS", help="In place of service.pages.")
-def run(*, config: Path, listen: str | None) -> int:
+@click.option("--status", metavar="ADDRESS", help="In place of telemetry.pages_metrics.")
+def run(*, config: Path, listen: str | None, status: str | None) -> int:
     """Serve until told to stop."""
     try:
-        return serve(config, os.environ, listen)
+        return serve(config, os.environ, listen, status)
     except (AddressError, PagesConfigError) as error:
         raise CommandError(str(error)) from error

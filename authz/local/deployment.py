@@ -70,7 +70,7 @@ class Deployment:
             folder=str(self.state.envoy),
             upstreams=self.extras.upstreams,
             issuer=self.extras.issuer,
-            pages=Unix(str(self.state.socket(PAGES))),
+            pages=(Unix(str(self.state.socket(PAGES))),),
             trusted_ca=ssl.get_default_verify_paths().cafile or Topology().trusted_ca,
         )
 

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from authz.config.addresses import read_tcp
+from authz.config.endpoints import Tcp
 from authz.config.load import Settings, load
 from authz.config.restarts import restarts_of_pages
 from authz.ledger.redis import RedisOptions
@@ -50,13 +51,16 @@ class PagesConfigError(ValueError):
     """Say why there are no pages, and what would be right."""
 
 
-def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> int:
+def serve(
+    configuration: Path, env: Mapping[str, str], listen: str | None, status: str | None = None
+) -> int:
     """Serve until told to stop.
 
     Args:
         configuration: authz.yaml.
         env: the environment: secrets, and `AUTHZ_REDIS_URL` in place of `redis.url`.
         listen: where, in place of `service.pages`: `unix:/path` or `host:port`.
+        status: where metrics and probes are, in place of `telemetry.pages_metrics`.
 
     Raises:
         ConfigError: where authz.yaml is wrong.
@@ -77,7 +81,9 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
     where = str(settings.config.service.pages) if listen is None else listen
     health = Health()
     health.set("pages", "")  # it is asked while they are served, and not otherwise
-    with bound(where) as listener, _status(settings, recorder, health):
+    told = settings.config.telemetry.pages_metrics
+    at = told if status is None else read_tcp("--status", status)
+    with bound(where) as listener, _status(at, recorder, health):
         export = attach(settings, recorder, SERVICE)
         export.start()
         try:
@@ -89,13 +95,12 @@ def serve(configuration: Path, env: Mapping[str, str], listen: str | None) -> in
 
 
 @contextlib.contextmanager
-def _status(settings: Settings, recorder: Recorder, health: Health) -> Iterator[None]:
-    """Serve metrics and probes as long as the block lasts, where authz.yaml has a place for them.
+def _status(at: Tcp | None, recorder: Recorder, health: Health) -> Iterator[None]:
+    """Serve metrics and probes as long as the block lasts, where there is a place for them.
 
     Raises:
         OSError: where the address cannot be had.
     """
-    at = settings.config.telemetry.pages_metrics
     if at is None:
         yield
         return

@@ -186,7 +186,7 @@ def test_where_clients_log_in_at_the_issuer_the_pages_are_for_step_ups() -> None
 
 def test_the_pages_are_where_settings_or_topology_say() -> None:
     """`authz up` has a socket of its own for them."""
-    where = Topology(pages=Unix("/state/pages.sock"))
+    where = Topology(pages=(Unix("/state/pages.sock"),))
     text = render(settings(FRONT_DOOR), where)["envoy.yaml"]
     (pages,) = (
         node for node in nodes(read(text)) if node.get("name") == "pages" and "type" in node
@@ -539,6 +539,8 @@ def test_what_was_rendered_says_from_what() -> None:
         upstreams={"files": Unix("/state/files"), "notes": Tcp("::1", 9)},
         issuer=Unix("/state/issuer"),
         replicas=(Unix("/run/authz/replica-2.sock"), Tcp("authz-b", 9001)),
+        scrape=Tcp("0.0.0.0", 9466),
+        drain=Tcp("127.0.0.1", 9467),
     )
     text = render_watched(settings(SMALLEST), where)[RENDERED_FILE]
     assert topology_of(text) == where
@@ -546,9 +548,14 @@ def test_what_was_rendered_says_from_what() -> None:
 
 
 def test_a_release_before_replicas_rendered_none() -> None:
-    """Its `rendered.json` is read as ever."""
+    """Its `rendered.json` is read as ever; so is one that knew a single address of the pages."""
     said = json.loads(watched("")[RENDERED_FILE])
-    del said["topology"]["replicas"]
+    for name in ("replicas", "scrape", "drain"):
+        del said["topology"][name]
+    for text, pages in ((None, ()), ("unix:/p", (Unix("/p"),))):
+        said["topology"]["pages"] = text
+        assert topology_of(json.dumps(said)) == replace(WATCHED, pages=pages)
+    said["topology"]["pages"] = []
     assert topology_of(json.dumps(said)) == WATCHED
 
 
@@ -586,6 +593,45 @@ def test_replicas_by_name_are_resolved() -> None:
     (cluster,) = (each for each in clusters if each["name"] == "authz")
 
     assert (cluster["type"], cluster["dns_lookup_family"]) == ("STRICT_DNS", "ALL")
+
+
+def test_one_name_may_be_several_replicas() -> None:
+    """Of Check and of the pages: one that cannot be reached is left out, whatever the others say.
+
+    No answer of a page ejects its replica: 503 says that Authelia is away, for each of them.
+    """
+    where = replace(SOMEWHERE, authz=(Tcp("authz", 9001),), pages=(Tcp("pages", 9002),))
+    door = "front_door: {key_file: /k.pem}\n"
+    for place in (where, replace(where, pages=(Tcp("10.0.0.1", 9002), Tcp("10.0.0.2", 9002)))):
+        text = render(settings(SMALLEST + door), place)["envoy.yaml"]
+        clusters = YAML(typ="safe").load(text)["static_resources"]["clusters"]
+        found = {each["name"]: each for each in clusters}
+        assert found["authz"]["outlier_detection"]["consecutive_local_origin_failure"] == 1
+        pages = found["pages"]["outlier_detection"]
+        assert pages["split_external_local_origin_errors"] is True
+        assert pages["enforcing_consecutive_5xx"] == 0
+        assert pages["enforcing_consecutive_gateway_failure"] == 0
+        assert "health_checks" not in found["pages"]
+    alone = render(settings(SMALLEST + door), replace(where, pages=(Unix("/p"),)))["envoy.yaml"]
+    clusters = YAML(typ="safe").load(alone)["static_resources"]["clusters"]
+    assert all("outlier_detection" not in each for each in clusters if each["name"] == "pages")
+
+
+def test_what_is_on_the_network_of_the_admin_interface() -> None:
+    """Two paths by GET for Prometheus and probes, one by POST before a stop; neither by default."""
+    where = replace(WATCHED, scrape=Tcp("0.0.0.0", 9466), drain=Tcp("127.0.0.1", 9467))
+    text = render_watched(settings(SMALLEST), where)["envoy.yaml"]
+    shown = dict[str, list[tuple[str, str]]]()
+    for listener in YAML(typ="safe").load(text)["static_resources"]["listeners"]:
+        (chain,) = listener["filter_chains"]
+        (host,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+        shown[listener["name"]] = [
+            (each["match"]["path"], each["match"]["headers"][0]["string_match"]["exact"])
+            for each in host["routes"]
+        ]
+    assert shown["scrape"] == [("/stats/prometheus", "GET"), ("/ready", "GET")]
+    assert shown["drain"] == [("/healthcheck/fail", "POST")]
+    assert "scrape" not in watched("")["envoy.yaml"]
 
 
 @pytest.mark.parametrize("odd", ["", "[]", "{}", "7", '{"topology": {}}', '{"topology": []}'])

@@ -173,7 +173,7 @@ def running_gateway(
                 "gone": Unix(f"{folder}/gone"),
             },
             issuer=Tcp("127.0.0.1", issuer_port),
-            pages=Unix(f"{folder}/pages"),
+            pages=(Unix(f"{folder}/pages"),),
         )
         servers = {"files": files, "notes": notes, "issuer": issuer}
         servers |= zip(("pages",), front, strict=False)

@@ -236,7 +236,7 @@ def running_operations_edge() -> Iterator[OperationsEdge]:
             admin=f"{folder}/admin",
             folder=str(folder),
             upstreams={"desk": Unix(f"{folder}/desk")},
-            pages=Unix(f"{folder}/pages"),
+            pages=(Unix(f"{folder}/pages"),),
         )
         rendered = render(edge.settings(config), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))

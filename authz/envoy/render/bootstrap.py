@@ -48,7 +48,12 @@ from authz.envoy.render.messages import duration, watched_file
 from authz.envoy.render.proto_json import pack, to_plain
 from authz.envoy.render.routes import gateway_host, gateway_routes
 from authz.envoy.render.settings import EnvoySettings, Topology
-from authz.envoy.render.statistics import admin_cluster, statistics_listener
+from authz.envoy.render.statistics import (
+    admin_cluster,
+    drain_listener,
+    scrape_listener,
+    statistics_listener,
+)
 
 _HEADER: Final = """\
 Envoy's configuration, from authz.yaml by `authz envoy-config`. Do not edit: run it again.
@@ -123,11 +128,16 @@ def _watchdogs() -> Watchdogs:
 
 
 def _statistics(where: Topology) -> list[Listener]:
-    return [statistics_listener(where.stats)] if where.stats else []
+    found = [statistics_listener(where.stats)] if where.stats else []
+    if where.scrape is not None:
+        found.append(scrape_listener(where.scrape))
+    if where.drain is not None:
+        found.append(drain_listener(where.drain))
+    return found
 
 
 def _admin(where: Topology) -> list[Cluster]:
-    return [admin_cluster(where.admin)] if where.stats else []
+    return [admin_cluster(where.admin)] if _statistics(where) else []
 
 
 def files(settings: EnvoySettings, where: Topology) -> dict[str, str]:

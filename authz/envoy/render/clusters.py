@@ -77,6 +77,7 @@ COLLECTOR: Final = "collector"
 _PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT: Final = 5.0
 _CONNECT_AUTHZ: Final = 0.25
+_CONNECT_PAGES: Final = 1.0
 # Longer than health checks need to see that an endpoint is away.
 _EJECTED: Final = 3.0
 # Shorter than the 5 s after which uvicorn and Node.js close an idle connection: otherwise a POST
@@ -101,7 +102,7 @@ def clusters(settings: EnvoySettings, where: Topology) -> list[Cluster]:
     found += [_mcp(server, where) for server in settings.servers]
     found += [_admin(page, where) for page in settings.admin_pages]
     if settings.pages is not None:
-        found.append(_upstream(PAGES, settings.pages.upstream, where))
+        found.append(_pages(settings.pages.upstream, where))
     if settings.portal is not None:
         found.append(_upstream(ISSUER, settings.portal.upstream, where))
         found.append(_passwords(settings.portal.upstream, where))
@@ -142,7 +143,7 @@ def authz(settings: EnvoySettings) -> Cluster:
     )
     cluster = _cluster(AUTHZ, settings.authz)
     cluster.connect_timeout = duration(_CONNECT_AUTHZ)
-    if len(settings.authz) > 1:
+    if _may_be_several(settings.authz):
         _eject_failing_workers(cluster)
     cluster.health_checks = [
         HealthCheck(
@@ -158,6 +159,15 @@ def authz(settings: EnvoySettings) -> Cluster:
         HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2), idle=None
     )
     return cluster
+
+
+def _may_be_several(places: tuple[Tcp | Unix, ...]) -> bool:
+    """Tell whether there are several endpoints, or a name that may have several addresses."""
+    return len(places) > 1 or _is_named(places)
+
+
+def _is_named(places: tuple[Tcp | Unix, ...]) -> bool:
+    return any(isinstance(place, Tcp) and not _is_ip(place.host) for place in places)
 
 
 def _eject_failing_workers(cluster: Cluster) -> None:
@@ -180,6 +190,29 @@ def _eject_failing_workers(cluster: Cluster) -> None:
         # The default, 50, would ask a replica that is being replaced once a worker fails besides.
         healthy_panic_threshold=Percent(value=1),
     )
+
+
+def _pages(upstream: HttpUpstream, where: Topology) -> Cluster:
+    """Return the pages: of several replicas, one that cannot be reached is left out for a while.
+
+    What a replica answers ejects none: 503 means that Authelia or Redis is away, for each of them.
+    Without health checks Envoy leaves a replica as soon as its name has lost the address.
+    """
+    cluster = _upstream(PAGES, upstream, where)
+    if _may_be_several(upstream.endpoints):
+        cluster.connect_timeout = duration(_CONNECT_PAGES)
+        cluster.outlier_detection = OutlierDetection(
+            split_external_local_origin_errors=True,
+            consecutive_local_origin_failure=2,
+            enforcing_consecutive_5xx=0,
+            enforcing_consecutive_gateway_failure=0,
+            enforcing_success_rate=0,
+            enforcing_local_origin_success_rate=0,
+            interval=duration(1),
+            base_ejection_time=duration(_EJECTED),
+            max_ejection_percent=50,
+        )
+    return cluster
 
 
 def _mcp(server: McpServer, where: Topology) -> Cluster:
@@ -213,7 +246,7 @@ def _passwords(upstream: HttpUpstream, where: Topology) -> Cluster:
 
 
 def _upstream(name: str, upstream: HttpUpstream, where: Topology) -> Cluster:
-    cluster = _cluster(name, (upstream.endpoint,))
+    cluster = _cluster(name, upstream.endpoints)
     cluster.connect_timeout = duration(_CONNECT)
     cluster.typed_extension_protocol_options = _protocols(_HTTP1, _IDLE)
     if upstream.tls_name is not None:
@@ -223,13 +256,12 @@ def _upstream(name: str, upstream: HttpUpstream, where: Topology) -> Cluster:
 
 def _cluster(name: str, places: tuple[Tcp | Unix, ...]) -> Cluster:
     endpoints = [LbEndpoint(endpoint=Endpoint(address=address(place))) for place in places]
-    named = any(isinstance(place, Tcp) and not _is_ip(place.host) for place in places)
     limits = CircuitBreakersThresholds(
         max_connections=_CONNECTIONS, max_pending_requests=_REQUESTS, max_requests=_REQUESTS
     )
     return Cluster(
         name=name,
-        type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
+        type=ClusterDiscoveryType.STRICT_DNS if _is_named(places) else ClusterDiscoveryType.STATIC,
         # All addresses of a name are tried: `localhost` may be ::1 while the server listens on
         # 127.0.0.1 only.
         dns_lookup_family=ClusterDnsLookupFamily.ALL,

@@ -94,7 +94,8 @@ def _fields(
 ) -> Sequence[tuple[str, str, betterproto2.FieldMetadata]]:
     """Return each field: its attribute, its name in ProtoJSON, what betterproto2 says of it."""
     return [
-        (field.name, _CASING(field.name).rstrip("_"), betterproto2.FieldMetadata.get(field))
+        # Not by the library's snake case, which makes `consecutive_5_xx` of `consecutive_5xx`.
+        (field.name, field.name.rstrip("_"), betterproto2.FieldMetadata.get(field))
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
     ]
 

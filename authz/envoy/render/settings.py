@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from authz.config import urls
-from authz.config.addresses import AddressError, read_address, worker_addresses
+from authz.config.addresses import AddressError, read_address, read_tcp, worker_addresses
 from authz.config.compile import metadata_url, upstream_digest
 from authz.config.endpoints import Tcp, Unix
 from authz.config.load import Settings
@@ -41,13 +41,16 @@ class Topology:
         folder: where the rendered files will lie when Envoy reads them.
         upstreams: servers that are reached elsewhere than authz.yaml says, by name.
         issuer: the same for the issuer.
-        pages: where `authz pages` listens; not named: `service.pages`.
+        pages: where `authz pages` listens, each replica; not named: `service.pages`.
         trusted_ca: the file of certificate authorities that upstreams with https are checked by.
         memory: bytes of heap from which Envoy sheds load.
         stats: the path of a socket at which Envoy tells its statistics and nothing else; empty for
             none.
         replicas: where further replicas of the service answer Check, each with the same number of
             workers; besides `service.check`.
+        scrape: where on the network Envoy tells its statistics and whether it is ready.
+        drain: a loopback address at which this Envoy is told to close its connections as they
+            become free (POST /healthcheck/fail of its admin interface).
     """
 
     authz: tuple[Endpoint, ...] = ()
@@ -55,11 +58,13 @@ class Topology:
     folder: str = "/etc/envoy"
     upstreams: Mapping[str, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     issuer: Endpoint | None = None
-    pages: Endpoint | None = None
+    pages: tuple[Endpoint, ...] = ()
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     memory: int = 1 << 30
     stats: str = ""
     replicas: tuple[Endpoint, ...] = ()
+    scrape: Tcp | None = None
+    drain: Tcp | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the members as JSON values; `topology_of` reads them."""
@@ -69,11 +74,13 @@ class Topology:
             "folder": self.folder,
             "upstreams": {name: str(each) for name, each in self.upstreams.items()},
             "issuer": None if self.issuer is None else str(self.issuer),
-            "pages": None if self.pages is None else str(self.pages),
+            "pages": [str(each) for each in self.pages],
             "trusted_ca": self.trusted_ca,
             "memory": self.memory,
             "stats": self.stats,
             "replicas": [str(each) for each in self.replicas],
+            "scrape": None if self.scrape is None else str(self.scrape),
+            "drain": None if self.drain is None else str(self.drain),
         }
 
 
@@ -98,12 +105,14 @@ def topology_of(text: str) -> Topology:
             folder=_path(said["folder"]),
             upstreams={name: _endpoint(each) for name, each in said["upstreams"].items()},
             issuer=None if said["issuer"] is None else _endpoint(said["issuer"]),
-            pages=None if said["pages"] is None else _endpoint(said["pages"]),
+            pages=_endpoints(said["pages"]),
             trusted_ca=_path(said["trusted_ca"]),
             memory=int(said["memory"]),
             stats=_path(said["stats"]),
             # A file of an earlier release has none.
             replicas=tuple(map(_endpoint, said.get("replicas", ()))),
+            scrape=_tcp(said.get("scrape")),
+            drain=_tcp(said.get("drain")),
         )
     except (KeyError, TypeError, AttributeError, RecursionError, AddressError) as error:
         raise ValueError("it is not what `authz envoy-config -o` wrote") from error
@@ -111,6 +120,17 @@ def topology_of(text: str) -> Topology:
 
 def _endpoint(text: str) -> Endpoint:
     return read_address("rendered.json", text)
+
+
+def _endpoints(said: object) -> tuple[Endpoint, ...]:
+    """Return what is a list today; in a file of an earlier release one address, or null."""
+    if not isinstance(said, list):
+        return () if said is None else (_endpoint(_path(said)),)
+    return tuple(map(_endpoint, said))
+
+
+def _tcp(said: object) -> Tcp | None:
+    return None if said is None else read_tcp("rendered.json", _path(said))
 
 
 def _path(text: object) -> str:
@@ -129,6 +149,7 @@ class HttpUpstream:
         tls_name: the name or IP address that its certificate must have; None without TLS.
         path: the path of its URL; empty or with a slash in front.
         authorities: what that certificate must be signed by, PEM; empty for `Topology.trusted_ca`.
+        replicas: where else it listens.
     """
 
     endpoint: Endpoint
@@ -136,6 +157,12 @@ class HttpUpstream:
     tls_name: str | None
     path: str
     authorities: str = ""
+    replicas: tuple[Endpoint, ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return every place where it listens."""
+        return (self.endpoint, *self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +419,9 @@ def _pages(config: Config, where: Topology) -> FrontDoorPages | None:
     if config.front_door is None:
         return None
     host = urls.split(config.gateway.url).authority
+    first, *others = where.pages or (config.service.pages,)
     return FrontDoorPages(
-        upstream=HttpUpstream(where.pages or config.service.pages, host, None, ""),
+        upstream=HttpUpstream(first, host, None, "", replicas=tuple(others)),
         logs_in=config.logs_in,
         registers=config.login == "front_door",
         document=server_metadata(config),

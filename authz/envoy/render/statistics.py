@@ -1,9 +1,10 @@
-"""A socket at which Envoy tells its statistics, and whether it is ready, and nothing else.
+"""Listeners that pass on little of Envoy's admin interface: statistics, readiness, the drain.
 
 The admin socket can stop Envoy and show its configuration. Whoever writes the watched files only
 has to know what became of them.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
@@ -27,32 +28,53 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManager,
 )
 
-from authz.config.endpoints import Unix
+from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render.messages import address, duration, http_filter, method
 from authz.envoy.render.proto_json import pack
 
 STATISTICS: Final = "statistics"
 _ADMIN: Final = "admin"
 _PATHS: Final = ("/stats", "/stats/prometheus", "/ready")
+# On the network: what Prometheus and probes ask.
+SCRAPE: Final = "scrape"
+_SCRAPED: Final = ("/stats/prometheus", "/ready")
+# Every answer then closes its connection (GOAWAY in HTTP/2), and /ready is 503.
+DRAIN: Final = "drain"
+_DRAIN: Final = ("/healthcheck/fail",)
 _OWNER_ONLY: Final = 0o600
 _TIMEOUT: Final = 5
 
 
 def statistics_listener(path: str) -> Listener:
     """Return a listener on a Unix socket that passes on GET of three paths."""
+    at = Address(pipe=Pipe(path=path, mode=_OWNER_ONLY))
+    return _listener(STATISTICS, at, "GET", _PATHS)
+
+
+def scrape_listener(at: Tcp) -> Listener:
+    """Return a listener on the network that passes on GET of two paths."""
+    return _listener(SCRAPE, address(at), "GET", _SCRAPED)
+
+
+def drain_listener(at: Tcp) -> Listener:
+    """Return a listener that passes on the one POST before a stop."""
+    return _listener(DRAIN, address(at), "POST", _DRAIN)
+
+
+def _listener(called: str, at: Address, verb: str, paths: Sequence[str]) -> Listener:
     routes = [
         Route(
-            name=f"{STATISTICS}:{each}",
-            match=RouteMatch(path=each, headers=[method("GET")]),
+            name=f"{called}:{each}",
+            match=RouteMatch(path=each, headers=[method(verb)]),
             route=RouteAction(cluster=_ADMIN, timeout=duration(_TIMEOUT)),
         )
-        for each in _PATHS
+        for each in paths
     ]
     manager = HttpConnectionManager(
-        stat_prefix=STATISTICS,
+        stat_prefix=called,
         route_config=RouteConfiguration(
-            name=STATISTICS,
-            virtual_hosts=[VirtualHost(name=STATISTICS, domains=["*"], routes=routes)],
+            name=called,
+            virtual_hosts=[VirtualHost(name=called, domains=["*"], routes=routes)],
         ),
         http_filters=[http_filter("envoy.filters.http.router", Router())],
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=duration(_TIMEOUT)),
@@ -61,8 +83,8 @@ def statistics_listener(path: str) -> Listener:
     name = "envoy.filters.network.http_connection_manager"
     chain = FilterChain(filters=[Filter(name=name, typed_config=pack(manager))])
     return Listener(
-        name=STATISTICS,
-        address=Address(pipe=Pipe(path=path, mode=_OWNER_ONLY)),
+        name=called,
+        address=at,
         filter_chains=[chain],
         per_connection_buffer_limit_bytes=32 * 1024,
     )

@@ -195,7 +195,7 @@ def everything() -> Iterator[Running]:
             authz=(Unix(f"{folder}/check"),),
             admin=f"{folder}/admin",
             folder=str(folder),
-            pages=Unix(f"{folder}/pages"),
+            pages=(Unix(f"{folder}/pages"),),
         )
         envoy = stack.enter_context(
             running_envoy(render(settings, where), folder, folder / "admin")

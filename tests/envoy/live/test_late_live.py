@@ -44,7 +44,7 @@ def running(memory: int) -> Iterator[tuple[RunningEnvoy, WildClient]]:
             folder=str(folder),
             upstreams={"files": Unix(f"{folder}/files")},
             issuer=Unix(f"{folder}/issuer"),
-            pages=Unix(f"{folder}/pages"),
+            pages=(Unix(f"{folder}/pages"),),
             memory=memory,
         )
         (text,) = render(edge.settings(SETTINGS), where).values()
