@@ -13,7 +13,7 @@ COMPILED_TESTS = $(addprefix tests/,attacks core ledger server telemetry tokens 
 # The tests start hundreds of Python processes, and pytest rewrites 300 files: bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup typescript matrix demo unit test test-compose compiled test-compiled bench wheelhouse image lint types format protos docs example lock clean
+.PHONY: help setup typescript matrix demo unit test test-compose compiled test-compiled bench wheelhouse image chart lint types format protos docs example lock clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -114,6 +114,9 @@ image: wheelhouse  ## build localhost/authz and localhost/authz-samples
 # Exit 3 is a machine that cannot compile: there the sources run as they are, and so do the benches.
 compiled: setup  ## translate the path of a decision to C, into build/compiled/
 	@$(BIN)/python tools/compiled.py
+
+chart: setup  ## render the chart's golden files and plain manifests (needs helm, or AUTHZ_HELM)
+	@$(BIN)/python tools/chart.py
 
 # Packages of which a part is compiled, and what goes through all of them.
 test-compiled: setup  ## run their tests on the compiled files (AUTHZ_COMPILED=required)
