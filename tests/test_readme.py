@@ -160,3 +160,22 @@ def test_every_reason_is_told() -> None:
 
     assert ours == [each.label for each in Reason]
     assert {*ours, *envoys} >= {each.label for each in (*REPLIES, OTHERWISE)}
+
+
+def test_every_key_of_the_ledger_is_told() -> None:
+    """docs/ledger.md has a row for each kind of key in Redis, of what `authz serve` keeps."""
+    page = (ROOT / "docs" / "ledger.md").read_text("utf-8")
+    folders = ("ledger", "audit", "server")
+    text = "\n".join(
+        path.read_text("utf-8")
+        for each in folders
+        for path in (ROOT / "authz" / each).rglob("*.py")
+    )
+    kinds = {
+        *re.findall(r'self\._tag \+ b"([a-z-]+)', text),
+        *re.findall(r'keys\.record(?:_set)?\("([a-z-]+)"', text),
+        *re.findall(r'^_(?:KIND|REPORTS): Final = "([a-z-]+)"', text, re.MULTILINE),
+    }
+    assert len(kinds) > 20
+    for kind in kinds:
+        assert re.search(rf"`{kind}[:`]", page), kind
