@@ -179,3 +179,14 @@ def test_every_key_of_the_ledger_is_told() -> None:
     assert len(kinds) > 20
     for kind in kinds:
         assert re.search(rf"`{kind}[:`]", page), kind
+
+
+def test_every_event_of_the_log_is_told() -> None:
+    """docs/operations.md names each event, by itself or by how it begins (`tools_…`)."""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    text = "\n".join(path.read_text("utf-8") for path in (ROOT / "authz").rglob("*.py"))
+    events = set(re.findall(r'\b_?recorder\.event\(\s*"([a-z_]+)"', text))
+    assert len(events) > 20
+    for event in events:
+        begins = {f"`{event[: at + 1]}…`" for at, letter in enumerate(event) if letter == "_"}
+        assert f"`{event}`" in page or any(each in page for each in begins), event
