@@ -190,3 +190,11 @@ def test_every_event_of_the_log_is_told() -> None:
     for event in events:
         begins = {f"`{event[: at + 1]}…`" for at, letter in enumerate(event) if letter == "_"}
         assert f"`{event}`" in page or any(each in page for each in begins), event
+
+
+def test_the_project_has_fifty_words_of_its_own_at_most() -> None:
+    """docs/terminology.md: a reader of OAuth, Envoy and Redis learns no language besides."""
+    page = (ROOT / "docs" / "terminology.md").read_text("utf-8")
+    terms = re.findall(r"^\| ((?:\*\*|`).*?) \|", page, re.MULTILINE)
+
+    assert 30 < sum(len(each.split(", ")) for each in terms) <= 50
