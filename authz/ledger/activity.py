@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from authz.core.strict_json import StrictJsonError, loads
 from authz.ledger.keys import RedisKeys
@@ -28,6 +28,8 @@ _LONGEST: Final = 8192  # bytes of what a program says
 _LONGEST_WORDS: Final = 300
 _MOST_PARTS: Final = 32
 _MOST_PROGRAMS: Final = 128
+_MOST_UPSTREAMS: Final = 64
+_LONGEST_NAME: Final = 72
 _MOST_DIGITS: Final = 15
 
 _ADD: Final = load_script("authz.ledger", "add_activity.lua")
@@ -54,6 +56,14 @@ class Resolution(Enum):
     def lifetime(self) -> int:
         """Return for how many seconds the counts of a step are kept."""
         return self.step * (self.steps + 2)
+
+
+class UpstreamState(Enum):
+    """Say how an upstream is, by Envoy's figures."""
+
+    WELL = "well"
+    AWAY = "away"  # connections fail, and none was made since
+    UNUSED = "unused"  # none was tried
 
 
 class DecisionKind(NamedTuple):
@@ -93,6 +103,7 @@ class ProgramReport:
         mode: who counts limits; empty where the program counts none.
         certificate_until: when the certificate that Envoy serves ends, seconds since the epoch; 0
             where that is not known.
+        upstreams: how the upstreams of the Envoy beside it are; empty where it does not know.
     """
 
     program: str
@@ -106,6 +117,7 @@ class ProgramReport:
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     mode: str = ""
     certificate_until: int = 0
+    upstreams: Mapping[str, UpstreamState] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class ActivityStore:
@@ -189,6 +201,10 @@ def _encode(report: ProgramReport) -> str:
         "notes": _short(report.notes),
         "mode": report.mode,
         "certificate_until": report.certificate_until,
+        "upstreams": {
+            name[:_LONGEST_NAME]: state.value
+            for name, state in list(report.upstreams.items())[:_MOST_UPSTREAMS]
+        },
     }
     return json.dumps(members, separators=(",", ":"))
 
@@ -200,7 +216,7 @@ def _short(words: Mapping[str, str]) -> dict[str, str]:
 def _decode(text: bytes) -> ProgramReport | None:
     """Return a report; None for what is none, whoever wrote it."""
     try:
-        members = loads(text) if len(text) <= _LONGEST else None
+        members: Any = loads(text) if len(text) <= _LONGEST else None
     except StrictJsonError:
         return None
     match members:
@@ -212,9 +228,17 @@ def _decode(text: bytes) -> ProgramReport | None:
         }:  # fmt: skip
             return ProgramReport(
                 program, host, worker, instance, at, version, config, _texts(parts),
-                _texts(notes), mode, until,
+                _texts(notes), mode, until, _states(members.get("upstreams")),
             )  # fmt: skip
     return None
+
+
+def _states(found: object) -> Mapping[str, UpstreamState]:
+    """Return states of upstreams; what an earlier release wrote has none."""
+    if not isinstance(found, dict):
+        return {}
+    known = {each.value: each for each in UpstreamState}
+    return {name: known[said] for name, said in found.items() if said in known}
 
 
 def _texts(found: Mapping[str, object]) -> Mapping[str, str]:

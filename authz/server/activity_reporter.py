@@ -13,7 +13,7 @@ from typing import Final
 
 from authz import __version__
 from authz.core.ledger import UnavailableError
-from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport
+from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport, UpstreamState
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.health import Health
@@ -31,11 +31,13 @@ class ReportedState:
         options: where Redis is; None where nobody reads reports.
         mode: who counts limits; empty where the program counts none.
         certificate_until: when the certificate that Envoy serves ends; 0 where that is not known.
+        upstreams: asks how the upstreams are; None where nobody knows.
     """
 
     options: RedisOptions | None
     mode: str = ""
     certificate_until: int = 0
+    upstreams: Callable[[], Mapping[str, UpstreamState]] | None = None
 
 
 class ActivityReporter:
@@ -86,7 +88,8 @@ class ActivityReporter:
             await self.aclose()
             return
         try:
-            await (await self._store(state.options)).add(self._said(state), new)
+            said = await self._with_upstreams(self._said(state), state)
+            await (await self._store(state.options)).add(said, new)
         except UnavailableError as error:
             fault = error.detail
         if fault and fault != self._fault:
@@ -111,6 +114,14 @@ class ActivityReporter:
             mode=state.mode,
             certificate_until=state.certificate_until,
         )
+
+    async def _with_upstreams(self, said: ProgramReport, state: ReportedState) -> ProgramReport:
+        if state.upstreams is None:
+            return said
+        try:
+            return replace(said, upstreams=await asyncio.to_thread(state.upstreams))
+        except UnavailableError as error:
+            return replace(said, notes={**said.notes, "envoy": error.detail})
 
     async def _store(self, options: RedisOptions) -> ActivityStore:
         if self._redis is None or options != self._options:

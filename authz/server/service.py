@@ -36,6 +36,7 @@ from authz.server.refusal_limiter import RefusalLimiter
 from authz.server.reloader import ConfigReloader, RefusedConfigError
 from authz.server.status import Status
 from authz.server.tool_catalogues import ToolCatalogues
+from authz.server.upstream_health import UpstreamHealth
 from authz.server.worker_control import ListenAddress
 from authz.telemetry.certificate_expiry import CertificateExpiry
 from authz.telemetry.recorder import Recorder
@@ -151,6 +152,9 @@ class Service:
         """
         self._env = env
         self._listeners = listeners
+        is_first = worker is None or worker == 0  # of several workers one tells of the upstreams
+        tells = bool(listeners.envoy_stats) and is_first
+        self._upstreams = UpstreamHealth(listeners.envoy_stats) if tells else None
         self._recorder = recorder
         self._grace = grace
         self._make_transport = transport
@@ -253,7 +257,13 @@ class Service:
     def _reported(self, expiry: CertificateExpiry) -> ReportedState:
         if self._settings.config.console is None:
             return ReportedState(None)
-        return ReportedState(self._assembly.sources.options, self._mode(), int(expiry()))
+        config, upstreams = self._settings.config, self._upstreams
+        return ReportedState(
+            self._assembly.sources.options,
+            self._mode(),
+            int(expiry()),
+            None if upstreams is None else lambda: upstreams.look(config),
+        )
 
     def _certificate(self) -> Path | None:
         tls = self._settings.config.gateway.tls

@@ -1,6 +1,6 @@
 """The overview: how every part is, and what was decided in the last hour and day."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,13 @@ from starlette.routing import Route
 
 from authz.config.digest import parse_digest
 from authz.config.restarts import SERVE
-from authz.ledger.activity import ActivityStore, CountedStep, ProgramReport, Resolution
+from authz.ledger.activity import (
+    ActivityStore,
+    CountedStep,
+    ProgramReport,
+    Resolution,
+    UpstreamState,
+)
 from authz.login.console.access import AdmittedPerson, ConsoleAccess
 from authz.login.console.charts import Chart, by_reason, by_server, draw
 from authz.login.console.frame import ConsoleFrame, Section
@@ -78,12 +84,15 @@ class OverviewPage:
             )
         ]
         live = [each for each in shown if not each.is_silent]
+        upstreams = _worst(each.report.upstreams for each in live)
         content = {
             "programs": shown,
             "spans": spans,
             "digest": self._digest,
             "deciding": sum(each.report.program == SERVE for each in live),
             "troubled": sum(bool(each.problems) for each in live),
+            "upstreams": upstreams,
+            "away": sum(state is UpstreamState.AWAY for state in upstreams.values()),
             "at": int(now),
         }
         return self._frame.page(request, person, Section.OVERVIEW, content, live=_LIVE)
@@ -109,6 +118,18 @@ class OverviewPage:
             tuple(problems),
             now - report.at > _SILENT,
         )
+
+
+_BY_TROUBLE: Final = (UpstreamState.AWAY, UpstreamState.WELL, UpstreamState.UNUSED)
+
+
+def _worst(said: Iterable[Mapping[str, UpstreamState]]) -> Mapping[str, UpstreamState]:
+    """Return how each upstream is by whichever Envoy it is worst for."""
+    found = dict[str, UpstreamState]()
+    for states in said:
+        for name, state in states.items():
+            found[name] = min(found.get(name, state), state, key=_BY_TROUBLE.index)
+    return dict(sorted(found.items()))
 
 
 def _span(title: str, steps: Sequence[CountedStep], resolution: Resolution) -> _ShownSpan:

@@ -11,7 +11,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -36,6 +36,7 @@ from authz.server.grpc import GrpcTransport
 from authz.server.health import Health
 from authz.server.page_check import PageCheck
 from authz.server.refusal_limiter import RefusalLimiter
+from authz.server.upstream_health import UpstreamHealth
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
@@ -72,6 +73,7 @@ pages:
     groups: [admins]
     second_factor: totp
   prom: {{host: admin.example.test, path: /prom, upstream: 'http://p:1', socket: {folder}/prom}}
+  gone: {{host: admin.example.test, path: /gone, upstream: 'http://g:1', socket: {folder}/gone}}
 """
 _RECHECK = 6.0  # seconds, as above
 _SLOW_MACHINE = 15.0
@@ -89,6 +91,8 @@ UPGRADE = (
 class Running:
     """Everything that runs, and how to talk to it."""
 
+    health: Callable[[], Mapping[str, str]]
+    folder: Path
     send: WildClient
     page: PageUpstream
     prom: PageUpstream
@@ -196,12 +200,20 @@ def everything() -> Iterator[Running]:
             admin=f"{folder}/admin",
             folder=str(folder),
             pages=(Unix(f"{folder}/pages"),),
+            stats=f"{folder}/stats",
         )
         envoy = stack.enter_context(
             running_envoy(render(settings, where), folder, folder / "admin")
         )
         client = WildClient(envoy.port("gateway"), HOST, tls("http/1.1"))
+        upstreams = UpstreamHealth(f"{folder}/stats")
+
+        def health() -> Mapping[str, str]:
+            return {name: each.value for name, each in upstreams.look(settings.config).items()}
+
         yield Running(
+            health,
+            folder,
             client,
             page,
             prom,
@@ -757,6 +769,20 @@ def test_over_http_2(running: Running) -> None:
     assert running.page.arrived[0].values("cookie") == ["a=1; b=2"]
 
 
+def test_envoy_tells_which_upstream_it_does_not_reach(running: Running) -> None:
+    """By its own figures: away as long as connections fail, well from the first that is made."""
+    sent = cookie(running.session(origin=f"https://{SHARED}"))
+    assert running.health()["page gone"] == "unused"
+    assert running.send("GET", "/prom", sent, *SCRIPT, host=SHARED).status == 200
+    assert running.send("GET", "/gone", sent, *SCRIPT, host=SHARED).status == 503
+    found = running.health()
+    assert (found["page prom"], found["page gone"]) == ("well", "away")
+    assert found["server files"] in {"unused", "well"}
+    with page_upstream(running.folder / "gone"):
+        assert running.send("GET", "/gone", sent, *SCRIPT, host=SHARED).status == 200
+        assert running.health()["page gone"] == "well"
+
+
 def test_metrics_have_pages_of_the_configuration_alone(running: Running) -> None:
     """No caller chooses a label."""
     running.send("GET", "/", *SCRIPT, host=f"x{HOST}")
@@ -764,4 +790,4 @@ def test_metrics_have_pages_of_the_configuration_alone(running: Running) -> None
     counter = running.recorder.metrics.registry
     samples = [each for metric in counter.collect() for each in metric.samples]
     pages = {each.labels["page"] for each in samples if each.name == "authz_page_decisions_total"}
-    assert pages <= {"grafana", "prom"}
+    assert pages <= {"grafana", "prom", "gone"}

@@ -11,7 +11,7 @@ from authz.core.admin_pages import SESSION_COOKIE as COOKIE
 from authz.core.browser_session import BrowserRule
 from authz.core.principal import Person
 from authz.core.second_factor import Method, SecondFactor
-from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport
+from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport, UpstreamState
 from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.keys import RedisKeys, person_field
 from authz.ledger.records import Revocation
@@ -378,6 +378,7 @@ def test_the_overview_shows_what_programs_say(play: Play) -> None:
         report = ProgramReport(
             "authz serve", "<script>", 3, "i", now, "1.2.3", "0123456789ab", {"redis": ""},
             {"audit": "the trail is <b>not</b> written"}, "redis", now + 86_400,
+            {"server files": UpstreamState.AWAY, "page <i>": UpstreamState.WELL},
         )  # fmt: skip
         await store.add(report, {DecisionKind("files", "over_limit"): 1234})
         await found.built._reporter.report()
@@ -386,7 +387,8 @@ def test_the_overview_shows_what_programs_say(play: Play) -> None:
         said = words(page)
         assert page.text.count("<script") == 1
         for each in ("1234", "over_limit", "worker 3", "not</b> written", "within three weeks",
-                     "another one", "authz pages at"):  # fmt: skip
+                     "another one", "authz pages at", "Envoy does not reach 1", "away server files",
+                     "well page <i>"):  # fmt: skip
             assert each in said
         assert "<rect" in page.text
 
