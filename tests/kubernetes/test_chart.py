@@ -271,6 +271,7 @@ def _config(tmp_path: Path, old: str = "", new: str = "", base: Path = PLAIN.con
     ("old", "new", "setting", "said"),
     [
         ("redis: {url", "redis: {deployment", "", "where Redis is"),
+        ("redis: {url: 'redis://redis:6379', ", "redis: {sentinel: {}, ", "", "where Redis is"),
         ("", "service: {data_plane: envoy_gateway}\n", "", "data_plane is envoy_gateway"),
         ("", "service: {drain_notice: 2s}\n", "", "drain_notice is too short"),
         ("", "service: {drain_notice: 30s}\n", "", "terminationGracePeriodSeconds: write 80"),

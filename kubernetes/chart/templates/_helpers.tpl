@@ -85,11 +85,7 @@ selector:
 {{- fail "config: it is no YAML mapping" -}}
 {{- end -}}
 {{- if not (dig "redis" "url" "" $config) -}}
-{{- if not (dig "redis" "sentinel" "" $config) -}}
-{{- if not (dig "redis" "cluster" "" $config) -}}
-{{- fail "config: redis says nowhere where Redis is: each replica would count limits and keep revocations for itself" -}}
-{{- end -}}
-{{- end -}}
+{{- fail "config: redis.url says nowhere where Redis is: each replica would count limits and keep revocations for itself" -}}
 {{- end -}}
 {{- $service := dig "service" (dict) $config -}}
 {{- $plane := dig "data_plane" "envoy" $service | toString -}}
