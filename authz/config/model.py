@@ -430,7 +430,8 @@ class RedisConfig(Section):
     url: Annotated[str, urls.REDIS] | None = field(
         "redis://, rediss:// (TLS) or unix://, without a password; "
         "`redis+sentinel://host:port,host:port/service` where sentinels name the primary, "
-        "`rediss+sentinel://` with TLS. "
+        "`redis+cluster://host:port,host:port` for a cluster, of which some nodes are named; "
+        "`rediss+sentinel://` and `rediss+cluster://` with TLS. "
         "Left out, they are kept in the process, or by the server that `authz up` brings.",
         None,
     )

@@ -276,6 +276,7 @@ REDIS: Final = Notation(
     rf"rediss?://{_REDIS_HOST}(?:/[0-9]{{0,3}})?"
     rf"|rediss?\+sentinel://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/[A-Za-z0-9._-]{{1,128}}"
     r"(?:/[0-9]{0,3})?"
+    rf"|rediss?\+cluster://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/?"
     r"|unix:///[A-Za-z0-9._/-]{1,106}",
     "redis://redis:6379/0",
     explain=_explain_redis,

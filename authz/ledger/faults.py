@@ -49,6 +49,7 @@ class RedisFault(Enum):
     TOO_FEW_REPLICAS = "NOREPLICAS: it has too few replicas and takes no writes"
     CLUSTER_DOWN = "CLUSTERDOWN: its cluster is down"
     MOVED = "MOVED: another node of its cluster has the keys"
+    TRY_AGAIN = "TRYAGAIN: its keys are on their way to another node"
     NOT_LOGGED_IN = "NOAUTH: it does not take our user or password"
     NOT_PERMITTED = "NOPERM: its user may not do this"
     BUSY = "BUSY: a script takes too long"
@@ -59,6 +60,8 @@ class RedisFault(Enum):
     SENTINEL_LOGIN = "its sentinels do not take our user or password"
     SENTINEL_RIGHTS = "its sentinels do not let our user ask for the primary"
     SENTINEL_TLS = "TLS with its sentinels fails"
+    NO_NODE = "no node of its cluster answers"
+    NO_CLUSTER = "it is no cluster"
     TLS = "TLS fails: its certificate, or ours, is not accepted"
     CLOSED = "the connection was refused or closed"
     LATE = "no answer in time"
@@ -80,6 +83,7 @@ _OF_ONE_COMMAND: Final = frozenset(
         RedisFault.OUT_OF_MEMORY,
         RedisFault.NOT_PERMITTED,
         RedisFault.BUSY,
+        RedisFault.TRY_AGAIN,
         RedisFault.NO_SCRIPT,
         RedisFault.WRONG_TYPE,
     }

@@ -1,13 +1,17 @@
-"""Where Redis is, as a URL says: at one address, or where sentinels say."""
+"""Where Redis is, as a URL says: at one address, or where sentinels or a cluster say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from authz.ledger.cluster import ClusterPrimary, key_slot
 from authz.ledger.connections import RedisEndpoint, TlsFiles, login_commands, parse_redis_url
-from authz.ledger.primary import FixedPrimary, PrimaryFinder, SentinelPrimary, SentinelService
+from authz.ledger.primary import FixedPrimary, PrimaryFinder
+from authz.ledger.sentinel import SentinelPrimary, SentinelService
 
+_CLUSTER: Final = "+cluster"
+_PORT: Final = 6379
 _SENTINEL: Final = "+sentinel"
 _SENTINEL_PORT: Final = 26379
 _MOST_HOSTS: Final = 32
@@ -37,22 +41,27 @@ def find_primary(
     password: str = "",
     tls: TlsFiles | None = None,
     sentinel: SentinelAccess = NO_SENTINEL_LOGIN,
+    *,
+    deployment: str = "authz",
 ) -> PrimaryFinder:
     """Return what finds the node that takes writes.
 
     Args:
         url: `redis://host:port/db`, `rediss://…` (TLS, verified; `?ssl_ca_certs=file`),
-            `unix:///path?db=0`, or `redis+sentinel://host:port,host:port/service/db`
-            (`rediss+sentinel://…` for TLS); without user and password.
+            `unix:///path?db=0`, `redis+sentinel://host:port,host:port/service/db`, or
+            `redis+cluster://host:port,host:port` (`rediss+…` for TLS); without user and password.
         username: the ACL user of the nodes; empty for the default one.
         password: of the nodes; empty where none is asked.
         tls: the files of TLS, in place of those that the URL names; None for those.
         sentinel: how to log in at the sentinels.
+        deployment: what the keys begin with, in a cluster.
 
     Raises:
         ValueError: for what is no such URL.
     """
     scheme = url.partition("://")[0]
+    if scheme.endswith(_CLUSTER):
+        return _cluster(url, username, password, tls, deployment)
     if not scheme.endswith(_SENTINEL):
         return FixedPrimary(_with_files(parse_redis_url(url, username, password), tls))
     parts = urlsplit(url)
@@ -74,6 +83,19 @@ def find_primary(
         replace(asked, host=host, port=port) for host, port in _hosts(parts, _SENTINEL_PORT)
     ]
     return SentinelPrimary(SentinelService(tuple(sentinels), service, node))
+
+
+def _cluster(
+    url: str, username: str, password: str, tls: TlsFiles | None, deployment: str
+) -> PrimaryFinder:
+    parts = urlsplit(url)
+    if parts.path.strip("/"):
+        raise ValueError("the Redis URL of a cluster ends after its hosts: it has one database")
+    query = f"?{parts.query}" if parts.query else ""
+    kind = parts.scheme.removesuffix(_CLUSTER)
+    node = _with_files(parse_redis_url(f"{kind}://localhost/{query}", username, password), tls)
+    seeds = [replace(node, host=host, port=port) for host, port in _hosts(parts, _PORT)]
+    return ClusterPrimary(seeds, key_slot(deployment))
 
 
 def _with_files(endpoint: RedisEndpoint, tls: TlsFiles | None) -> RedisEndpoint:

@@ -6,13 +6,19 @@ would never end if they began anew with every call.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from authz.ledger.addresses import SharedTask
+from authz.ledger.commands import command
 from authz.ledger.connections import RedisProtocol
+from authz.ledger.faults import ReplyError
 from authz.ledger.primary import PrimaryFinder, RedisAddress
 
 _SETUP_TIMEOUT: Final = 2.0  # seconds to find the primary, connect, and for TLS, AUTH and SELECT
+_MOST_REDIRECTS: Final = 5  # of one call; nothing ran before any of them
+_ASKING: Final = command("ASKING")
+_SCRIPT_LOAD: Final = command("SCRIPT LOAD", "").partition(b"$0")[0]
 
 
 class _Connection:
@@ -34,12 +40,14 @@ class _Connection:
             and self._place == self._finder.current
         )
 
-    async def send(self, call: bytes) -> Any:
+    async def send(self, call: bytes, *, asking: bool = False) -> Any:
         protocol = self._protocol
         if protocol is None or not self.idle:
             # New, or closed by the server, or aborted by a caller, or to a node that is no primary
             # any more. Nothing has been sent yet. The setup goes on where the caller is cancelled.
             protocol = await asyncio.shield(self._setup.begin())
+        if asking:
+            await protocol.request(_ASKING)
         return await protocol.request(call)
 
     async def _connect(self) -> RedisProtocol:
@@ -67,6 +75,7 @@ class ConnectionPool:
     def __init__(self, finder: PrimaryFinder) -> None:
         """Open nothing yet."""
         self._finder = finder
+        self._nodes = dict[RedisAddress, ConnectionPool]()  # where the slot was on its way to
         self._free: list[_Connection] = []
         self._in_use: set[_Connection] = set()
 
@@ -91,20 +100,49 @@ class ConnectionPool:
         return self._finder.topology
 
     async def send(self, call: bytes) -> Any:
-        """Return the reply to a command, which is sent at most once.
+        """Return the reply to a command, which is carried out at most once.
 
         Raises:
             ReplyError: Redis' error reply.
             Exception: where there is no reply.
         """
+        asking: RedisAddress | None = None
+        for attempt in range(_MOST_REDIRECTS + 1):
+            try:
+                if asking is not None:
+                    return await self._node(asking).lend(call, asking=True)
+                reply = await self.lend(call)
+                break
+            except ReplyError as error:
+                redirect = self._finder.redirect(error)
+                if redirect is None or attempt == _MOST_REDIRECTS:
+                    raise
+            asking = redirect.asking
+            if redirect.pause:
+                await asyncio.sleep(redirect.pause)
+        if self._nodes and call.startswith(_SCRIPT_LOAD):
+            # Where the slot is on its way to, too: the call may be asked of that node.
+            for each in self._nodes.values():
+                with suppress(Exception):
+                    await each.lend(call)
+        return reply
+
+    async def lend(self, call: bytes, *, asking: bool = False) -> Any:
+        """Return the reply to a command of the node that was found; with `asking`, after ASKING."""
         self._finder.look()
         connection = self._free.pop() if self._free else _Connection(self._finder)
         self._in_use.add(connection)
         try:
-            return await connection.send(call)
+            return await connection.send(call, asking=asking)
         finally:
             self._in_use.remove(connection)
             self._free.append(connection)
+
+    def _node(self, address: RedisAddress) -> "ConnectionPool":
+        found = self._nodes.get(address)
+        if found is None:
+            found = self._nodes[address] = ConnectionPool(self._finder.node(address))
+        return found
 
     def doubt(self) -> None:
         """Look for the primary again before the next connection."""
@@ -115,6 +153,8 @@ class ConnectionPool:
         self._finder.doubt()
         for each in self._free:
             each.abort()
+        for node in self._nodes.values():
+            node.abort()
 
     async def aclose(self) -> None:
         """Close all connections, those too that are being set up."""
@@ -125,3 +165,5 @@ class ConnectionPool:
             await asyncio.wait(cancelled)
         for each in connections:
             each.abort()
+        for node in self._nodes.values():
+            await node.aclose()

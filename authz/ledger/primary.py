@@ -1,31 +1,18 @@
-"""Find the node of Redis that takes writes: the one that is named, or the one that sentinels name.
+"""Find the node of Redis that takes writes: the one that is named, or that others name.
 
-Invariant: no connection is handed out to a node that says it is a replica, and one to a node that
-is no longer the primary is not used again once that is known (tests/ledger/test_sentinel.py).
-
-What sentinels say is asked of all of them, and the answer of the newest failover counts (its
-configuration epoch): a sentinel that was cut off goes on naming the old primary. An older epoch
-than was seen before counts only where most of the sentinels answer
-(https://redis.io/docs/latest/develop/reference/sentinel-clients/).
+Invariant: a connection to a node that is no longer the primary is not used again once that is known
+(tests/ledger/test_sentinel.py, test_cluster.py).
 """
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from authz.ledger.addresses import HostAddresses, SharedTask
-from authz.ledger.commands import command
 from authz.ledger.connections import RedisEndpoint, RedisProtocol
-from authz.ledger.faults import (
-    DiscoveryError,
-    InvalidReplyError,
-    NotConnectedError,
-    RedisFault,
-    ReplyError,
-    fault_of,
-)
+from authz.ledger.faults import NotConnectedError, ReplyError
 
 # Seconds for which all sentinels are heard, and after which none is waited for any more.
 _SURVEY: Final = 0.3
@@ -33,8 +20,6 @@ _PATIENCE: Final = 1.2
 _NODE: Final = 0.6  # seconds for a connection to the node that was found
 _LOOK: Final = 1.0  # seconds between two looks at who is the primary
 _MOST_HOSTS: Final = 64
-_REPLICATION: Final = command("INFO", "replication")
-_IS_PRIMARY: Final = b"\r\nrole:master\r\n"
 
 
 class RedisAddress(NamedTuple):
@@ -47,6 +32,19 @@ class RedisAddress(NamedTuple):
         """Return it as it is written."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else self.host
+
+
+class Redirect(NamedTuple):
+    """Say how to send a call again that was refused before it ran.
+
+    Attributes:
+        asking: the node that the slot is on its way to, which has to be told ASKING; None for the
+            primary.
+        pause: seconds to wait before.
+    """
+
+    asking: RedisAddress | None = None
+    pause: float = 0.0
 
 
 class PrimaryFinder(ABC):
@@ -80,6 +78,14 @@ class PrimaryFinder(ABC):
     @abstractmethod
     def look(self) -> None:
         """Look for the primary again in the background, where the last time was long ago."""
+
+    def redirect(self, error: ReplyError) -> Redirect | None:  # noqa: ARG002 - of a cluster
+        """Return how to send a call again that a node refused before it ran; None not at all."""
+        return None
+
+    def node(self, address: RedisAddress) -> "PrimaryFinder":
+        """Return what finds the node of that address, and no other."""
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> set[asyncio.Task[Any]]:
@@ -116,13 +122,15 @@ class FixedPrimary(PrimaryFinder):
         return {*self._addresses.cancel()}
 
 
-class _Hosts:
+class NodeHosts:
     """The addresses of the hosts of nodes, of the newest ones only."""
 
     def __init__(self) -> None:
+        """Know none yet."""
         self._hosts: dict[tuple[str, int], HostAddresses] = {}
 
     def __getitem__(self, endpoint: RedisEndpoint) -> HostAddresses:
+        """Return those of the host of an endpoint."""
         key = endpoint.host, endpoint.port
         found = self._hosts.pop(key, None) or HostAddresses(*key)
         self._hosts[key] = found
@@ -131,18 +139,21 @@ class _Hosts:
         return found
 
     def cancel(self) -> set[asyncio.Task[None]]:
+        """Cancel the look-ups under way; return what is to be awaited for them."""
         return {task for each in self._hosts.values() for task in each.cancel()}
 
 
-class _Informants:
+class Informants:
     """Those who are asked where the primary is, over connections that stay open."""
 
-    def __init__(self, hosts: _Hosts) -> None:
+    def __init__(self, hosts: NodeHosts) -> None:
+        """Connect to nobody yet."""
         self._hosts = hosts
         self._open: dict[RedisEndpoint, RedisProtocol] = {}
         self._closed = False
 
     async def ask(self, endpoint: RedisEndpoint, call: bytes) -> Any:
+        """Return what one of them replies."""
         protocol = self._open.pop(endpoint, None)
         if protocol is None or not protocol.idle:
             protocol = await endpoint.connect(self._hosts[endpoint])
@@ -158,8 +169,8 @@ class _Informants:
 
     async def survey(
         self, endpoints: Sequence[RedisEndpoint], call: bytes
-    ) -> tuple[list[Any], list[BaseException]]:
-        """Ask all of them; return the replies and the errors that came in time."""
+    ) -> tuple[list[tuple[RedisEndpoint, Any]], list[BaseException]]:
+        """Ask all of them; return whose replies, and which errors, came in time."""
         tasks = [asyncio.create_task(self.ask(each, call)) for each in endpoints]
         try:
             await asyncio.wait(tasks, timeout=_SURVEY)
@@ -177,15 +188,92 @@ class _Informants:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        replies = [task.result() for task in tasks if _answered(task)]
+        asked = zip(endpoints, tasks, strict=True)
+        replies = [(each, task.result()) for each, task in asked if _answered(task)]
         errors = [error for task in tasks if task.done() and (error := _error(task)) is not None]
         return replies, errors
 
     def close(self) -> None:
+        """Close the connections to them."""
         self._closed = True
         for each in self._open.values():
             each.abort()
         self._open.clear()
+
+
+class DiscoveredPrimary(PrimaryFinder):
+    """A primary that others name.
+
+    Attributes:
+        current: what they have named last.
+    """
+
+    def __init__(self, node: RedisEndpoint) -> None:
+        """Take how its nodes are reached, whatever their address; nobody is asked yet."""
+        self._node = node
+        self._hosts = NodeHosts()
+        self._informants = Informants(self._hosts)
+        self._discovery = SharedTask(self._discover)
+        self._doubted = True
+        self._looked_at = 0.0
+        self.current: RedisAddress | None = None
+
+    @abstractmethod
+    async def name_primary(self) -> RedisAddress:
+        """Return the address that the others name.
+
+        Raises:
+            DiscoveryError: where they name none.
+        """
+
+    async def check(self, protocol: RedisProtocol) -> None:
+        """Ask a new connection what nobody else can tell."""
+
+    async def connect(self) -> tuple[RedisAddress, RedisProtocol]:
+        """Return a connection to the node that the others name."""
+        if self._doubted or self.current is None:
+            await asyncio.shield(self._discovery.begin())
+        address = self.current
+        assert address is not None  # as `_discover` ends
+        endpoint = self.endpoint(address)
+        try:
+            async with asyncio.timeout(_NODE):
+                protocol = await endpoint.connect(self._hosts[endpoint])
+                try:
+                    await self.check(protocol)
+                except BaseException:
+                    protocol.abort()
+                    raise
+        except BaseException:
+            self.doubt()
+            raise
+        return address, protocol
+
+    def endpoint(self, address: RedisAddress) -> RedisEndpoint:
+        """Return how the node of an address is reached."""
+        return replace(self._node, host=address.host, port=address.port)
+
+    def doubt(self) -> None:
+        """Ask the others again before the next connection."""
+        self._doubted = True
+
+    def look(self) -> None:
+        """Ask them once a second, while there are calls."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at >= _LOOK:
+            self._looked_at = now
+            self._discovery.begin()
+
+    async def _discover(self) -> None:
+        self._looked_at = asyncio.get_running_loop().time()
+        found = await self.name_primary()
+        self._doubted = False
+        self.current = found
+
+    def close(self) -> set[asyncio.Task[Any]]:
+        """Close the connections to informants, and cancel what is under way."""
+        self._informants.close()
+        return {*self._discovery.cancel(), *self._hosts.cancel()}
 
 
 def _error(task: asyncio.Task[Any]) -> BaseException | None:
@@ -194,140 +282,3 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 def _answered(task: asyncio.Task[Any]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
-
-
-class SentinelView(NamedTuple):
-    """What a sentinel says of a service: the epoch of the failover, and the primary since then."""
-
-    epoch: int
-    address: RedisAddress
-
-
-@dataclass(frozen=True, slots=True)
-class SentinelService:
-    """A service that sentinels watch.
-
-    Attributes:
-        sentinels: where they are, and how we log in there.
-        name: of the service, as in `sentinel monitor`.
-        node: how its nodes are reached, whatever their address.
-    """
-
-    sentinels: tuple[RedisEndpoint, ...]
-    name: str
-    node: RedisEndpoint
-
-
-class SentinelPrimary(PrimaryFinder):
-    """The primary that sentinels name."""
-
-    def __init__(self, service: SentinelService) -> None:
-        """Take whom to ask; nobody is asked yet."""
-        self._service = service
-        self._question = command("SENTINEL MASTER", service.name)
-        self._hosts = _Hosts()
-        self._sentinels = _Informants(self._hosts)
-        self._discovery = SharedTask(self._discover)
-        self._doubted = True
-        self._looked_at = 0.0
-        self._epoch = -1
-        self._answered = 0  # sentinels, the last time
-        self.current: RedisAddress | None = None
-
-    async def connect(self) -> tuple[RedisAddress, RedisProtocol]:
-        """Return a connection to the node that the sentinels name, which says it is a primary."""
-        if self._doubted or self.current is None:
-            await asyncio.shield(self._discovery.begin())
-        address = self.current
-        assert address is not None  # as `_discover` ends
-        try:
-            async with asyncio.timeout(_NODE):
-                return address, await self._connect(address)
-        except BaseException:
-            self.doubt()
-            raise
-
-    async def _connect(self, address: RedisAddress) -> RedisProtocol:
-        node = replace(self._service.node, host=address.host, port=address.port)
-        protocol = await node.connect(self._hosts[node])
-        try:
-            info = await protocol.request(_REPLICATION)
-            if not isinstance(info, bytes) or _IS_PRIMARY not in info:
-                raise ReplyError("READONLY as INFO says")  # noqa: TRY301 - as its own reply
-        except BaseException:
-            protocol.abort()
-            raise
-        return protocol
-
-    @property
-    def topology(self) -> str:
-        """Return which service it is, its primary, and how many sentinels say so."""
-        sentinels = f"{self._answered} of {len(self._service.sentinels)} sentinels answer"
-        primary = "not found" if self.current is None else str(self.current)
-        return f"the primary of {self._service.name} is {primary}; {sentinels}"
-
-    def doubt(self) -> None:
-        """Ask the sentinels again before the next connection."""
-        self._doubted = True
-
-    def look(self) -> None:
-        """Ask the sentinels once a second, while there are calls."""
-        now = asyncio.get_running_loop().time()
-        if now - self._looked_at >= _LOOK:
-            self._looked_at = now
-            self._discovery.begin()
-
-    async def _discover(self) -> None:
-        self._looked_at = asyncio.get_running_loop().time()
-        sentinels = self._service.sentinels
-        replies, errors = await self._sentinels.survey(sentinels, self._question)
-        views = list[SentinelView]()
-        for reply in replies:
-            try:
-                views.append(parse_sentinel_master(reply))
-            except InvalidReplyError as error:
-                errors.append(error)
-        self._answered = len(views)
-        if not views:
-            raise _no_sentinel(errors)
-        newest = max(views)
-        if newest.epoch < self._epoch and 2 * len(views) <= len(sentinels):
-            raise DiscoveryError(RedisFault.NO_SENTINEL)
-        self._epoch = newest.epoch
-        self._doubted = False
-        self.current = newest.address
-
-    def close(self) -> set[asyncio.Task[Any]]:
-        """Close the connections to sentinels, and cancel what is under way."""
-        self._sentinels.close()
-        return {*self._discovery.cancel(), *self._hosts.cancel()}
-
-
-def parse_sentinel_master(reply: object) -> SentinelView:
-    """Read the reply to SENTINEL MASTER.
-
-    Raises:
-        InvalidReplyError: where it is none.
-    """
-    if not isinstance(reply, list) or len(reply) % 2 or {*map(type, reply)} - {bytes}:
-        raise InvalidReplyError("no primary")
-    fields: dict[bytes, bytes] = dict(zip(reply[::2], reply[1::2], strict=True))
-    try:
-        host, port = fields[b"ip"].decode("ascii"), int(fields[b"port"])
-        return SentinelView(int(fields[b"config-epoch"]), RedisAddress(host, port))
-    except (KeyError, ValueError) as error:
-        raise InvalidReplyError("no primary") from error
-
-
-def _no_sentinel(errors: Sequence[BaseException]) -> Exception:
-    """Return the fault of sentinels of which none says where the primary is."""
-    refused = [error for error in errors if isinstance(error, ReplyError)]
-    if any(str(error).startswith("ERR No such master") for error in refused):
-        return DiscoveryError(RedisFault.NO_SERVICE)
-    if any(fault_of(error) is RedisFault.NOT_LOGGED_IN for error in refused):
-        return DiscoveryError(RedisFault.SENTINEL_LOGIN)
-    if any(fault_of(error) is RedisFault.NOT_PERMITTED for error in refused):
-        return DiscoveryError(RedisFault.SENTINEL_RIGHTS)
-    if any(fault_of(error) is RedisFault.TLS for error in errors):
-        return DiscoveryError(RedisFault.SENTINEL_TLS)
-    return DiscoveryError(RedisFault.NO_SENTINEL)

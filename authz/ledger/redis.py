@@ -117,7 +117,8 @@ class RedisOptions:
 
     def finder(self) -> PrimaryFinder:
         """Return what finds the node that takes writes."""
-        return find_primary(self.url, self.username, self.password, self.tls, self.sentinel)
+        login = self.username, self.password
+        return find_primary(self.url, *login, self.tls, self.sentinel, deployment=self.deployment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,20 @@ REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
     RedisFault.MOVED: Remedy(
         "moved",
         "another node of its cluster has the keys (MOVED)",
-        "lead redis.url to a Redis that is no cluster: one node has all keys of a deployment",
+        "it is a node of a cluster: write redis.url: redis+cluster://host:6379,host:6379",
+    ),
+    RedisFault.TRY_AGAIN: Remedy(
+        "try_again",
+        "its keys are on their way to another node (TRYAGAIN)",
+        "let the resharding end: CLUSTER NODES shows slots on their way in brackets",
+    ),
+    RedisFault.NO_NODE: Remedy(
+        "no_node",
+        "no node of its cluster answers",
+        "redis.url in authz.yaml names some: start them, or name others",
+    ),
+    RedisFault.NO_CLUSTER: Remedy(
+        "no_cluster", "it is no cluster", "write redis.url: redis://host:6379 for one server"
     ),
     RedisFault.NOT_LOGGED_IN: Remedy(
         "authentication", "it does not take our user or password", _PASSWORD

@@ -9,10 +9,12 @@ import pytest
 
 from authz.doctor import redis
 from authz.doctor.finding import Finding
+from authz.ledger.cluster import key_slot
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisOptions
 from authz.login.protocol.granted_audience import TokenFault
 from tests.doctor.kit import diagnoses, problems, the
+from tests.support.cluster import cluster
 from tests.support.sentinels import SERVICE, sentinel
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -195,6 +197,22 @@ def test_sentinels() -> None:
     assert problems(unknown) == ["no_service"]
     assert "sentinel monitor" in unknown[0].fix
     assert problems(nobody) == ["no_sentinel"]
+
+
+def test_a_cluster() -> None:
+    """The owner of the slot is told; a node that is asked as if it were all is named one."""
+    slot = key_slot("authz")
+    with cluster("valkey", slot) as nodes:
+        found = examine(nodes.owner, url=nodes.url)
+        one = examine(nodes.other, url=f"redis://127.0.0.1:{nodes.other.port}")
+    nobody = examine(nodes.other, url=nodes.url)
+
+    assert wrong(found) == []
+    told = f"127.0.0.1:{nodes.owner.port} owns slot {slot} of a cluster of 4 nodes"
+    assert told in the(found, "answers").message
+    assert "moved" in problems(one)
+    assert "redis+cluster" in the(one, "moved").fix
+    assert problems(nobody) == ["no_node"]
 
 
 @pytest.mark.parametrize("ahead", [60.0, -60.0])

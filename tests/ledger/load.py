@@ -67,6 +67,11 @@ class Load:
             while not condition():  # noqa: ASYNC110 - what it waits for tells nobody
                 await asyncio.sleep(_PACE)
 
+    async def more(self, answers: int) -> None:
+        """Return when callers were answered so often again."""
+        wanted = len(self.seen) + answers
+        await self.until(lambda: len(self.seen) >= wanted)
+
     async def until_redis(self, more: int = 50) -> float:
         """Return when Redis has answered some more, and the moment of the first of these."""
         begun = len(self.seen)
@@ -120,3 +125,14 @@ async def load(options: RedisOptions, outage: OutageOptions | None = None) -> As
         await ledger.aclose()
         await batched.aclose()
         await remote.aclose()
+
+
+def report(what: str, found: Load, before: int, back: float) -> None:
+    """Print what callers saw, for docs/ledger.md (`pytest -s`)."""
+    after = found.seen[before:]
+    local = [each.at for each in after if each.answer != Mode.REDIS.value]
+    gap = max(local) - min(local) if local else 0.0
+    print(  # noqa: T201
+        f"\n{what}: {found.said()}; {len(found.faults)} faults {sorted({*found.faults})}; without "
+        f"Redis {gap:.2f} s; slowest answer {found.slowest * 1000:.0f} ms; back after {back:.2f} s"
+    )

@@ -13,14 +13,10 @@ from authz.core.limits import digest
 from authz.ledger.faults import InvalidReplyError, RedisFault
 from authz.ledger.keys import RedisKeys
 from authz.ledger.location import SentinelAccess
-from authz.ledger.primary import (
-    RedisAddress,
-    SentinelPrimary,
-    SentinelView,
-    parse_sentinel_master,
-)
+from authz.ledger.primary import RedisAddress
 from authz.ledger.redis import RedisOptions
-from tests.ledger.load import ASKED, Load, load
+from authz.ledger.sentinel import SentinelPrimary, SentinelView, parse_sentinel_master
+from tests.ledger.load import ASKED, load, report
 from tests.ledger.queries import connected, query, take
 from tests.support.sentinels import (
     SERVICE,
@@ -95,17 +91,6 @@ def role(server: ValkeyServer) -> str:
         return str(server.command("INFO", "replication")["role"])
     except redis.ConnectionError:
         return ""
-
-
-def report(what: str, found: Load, before: int, back: float) -> None:
-    """Print what callers saw, for docs/ledger.md (`pytest -s`)."""
-    after = found.seen[before:]
-    local = [each.at for each in after if each.answer != Mode.REDIS.value]
-    gap = max(local) - min(local) if local else 0.0
-    print(  # noqa: T201
-        f"\n{what}: {found.said()}; {len(found.faults)} faults {sorted({*found.faults})}; without "
-        f"Redis {gap:.2f} s; slowest answer {found.slowest * 1000:.0f} ms; back after {back:.2f} s"
-    )
 
 
 @pytest.mark.attack("redis-readonly")
