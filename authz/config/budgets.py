@@ -42,15 +42,16 @@ class Budget:
     most_open: int | None
 
 
-def budget(config: Config, name: str, limits: Iterable[Limit]) -> Budget:
+def budget(config: Config, name: str, limits: Iterable[tuple[Limit, ...]]) -> Budget:
     """Return the budget of a person at a server.
 
     Args:
         config: the configuration.
         name: the server's.
-        limits: what is charged on every request to it, whatever its tool.
+        limits: what is charged on every request to it, whatever its tool: each limit with those
+            that stand in its place for some callers.
     """
-    gateway, limits = config.gateway, tuple(limits)
+    gateway, limits = config.gateway, tuple(filter(_counts_all, limits))
     streams = _streams(config, name)
     steady = gateway.streams_per_user, gateway.calls_per_user
     stream = Meter(streams, max(1, steady[0] // _STEADY_STREAMS), float(_LONGEST_WINDOW))
@@ -72,6 +73,14 @@ def budget(config: Config, name: str, limits: Iterable[Limit]) -> Budget:
     )
 
 
+def _counts_all(limits: tuple[Limit, ...]) -> bool:
+    """Tell whether everybody is counted by a limit, or by one that stands in its place."""
+    audience = limits[0].audience
+    return audience is None or (
+        audience.selector is None and len(limits) == 1 + len(audience.before)
+    )
+
+
 def _streams(config: Config, name: str) -> Limit:
     gateway = config.gateway
     # A second longer than a stream lives: Envoy ends it a moment after it was charged.
@@ -82,7 +91,11 @@ def _streams(config: Config, name: str) -> Limit:
 
 
 def _choose(
-    config: Config, limits: tuple[Limit, ...], counts: Counts, sustained: int, least: float
+    config: Config,
+    limits: tuple[tuple[Limit, ...], ...],
+    counts: Counts,
+    sustained: int,
+    least: float,
 ) -> tuple[Meter, int | None] | None:
     """Return the meter by which the fewest are open, and how many; None where no limit counts.
 
@@ -91,12 +104,12 @@ def _choose(
     """
     longest, clients = config.gateway.max_stream, _clients(config)
     found: list[tuple[Meter, int | None]] = []
-    for limit in limits:
+    for limit, *variants in limits:
         if limit.counts not in {Counts.ALL, counts} or limit.per not in {Per.USER, Per.CLIENT_USER}:
             continue
         if limit.shadow:
             continue
-        meter = Meter(limit, sustained, least)
+        meter = Meter(limit, sustained, least, tuple(variants))
         times = 1 if limit.per is Per.USER else clients
         found.append((meter, None if times is None else times * meter.most_open(longest)))
     return min(found, key=_by_bound, default=None)

@@ -8,18 +8,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
 from authz.config import urls
 from authz.config.budgets import Budget, budget
 from authz.config.model import (
+    DEFAULT,
     ApprovalConfig,
     ArgumentRuleConfig,
     ClientConfig,
     ConditionConfig,
     Config,
     LimitConfig,
+    LimitOverrideConfig,
     PageConfig,
     RuleConfig,
     SecondFactorConfig,
@@ -33,7 +36,7 @@ from authz.core.approval import Approval
 from authz.core.browser_session import BrowserRule
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
-from authz.core.limits import Limit
+from authz.core.limits import Audience, Limit, Selector
 from authz.core.listing import lists_of
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -130,7 +133,7 @@ def _places(config: Config) -> Mapping[tuple[str, str], str] | None:
 def budget_of(config: Config, name: str) -> Budget:
     """Return what bounds the exchanges of one person at a server."""
     own = next(config.targets_of(name))
-    return budget(config, name, _limits(config, None) + _limits(config, own))
+    return budget(config, name, _windows(config, None) + _windows(config, own))
 
 
 def metadata_url(resource: str) -> str:
@@ -150,17 +153,73 @@ def limit_name(place: str, per: Counted, rate: Rate, counts: str = "all") -> str
 
 
 def _limits(config: Config, target: RuleTarget[RuleConfig] | None) -> tuple[Limit, ...]:
+    return tuple(chain.from_iterable(_windows(config, target)))
+
+
+def _windows(
+    config: Config, target: RuleTarget[RuleConfig] | None
+) -> tuple[tuple[Limit, ...], ...]:
+    """Return a limit for each window, with those that stand in its place for some callers.
+
+    An override may have fewer windows than the limit, or more: every limit stands once.
+    """
     place = "" if target is None else target.place
-    return tuple(_limit(place, limit) for limit in limits_of(config, target))
+    found = list[tuple[Limit, ...]]()
+    for limit in limits_of(config, target):
+        base, *overrides = [
+            [_limit(place, limit, audience, rate, name) for rate, name in windows]
+            for audience, windows in _audiences(config, limit)
+        ]
+        longest = max(len(base), *map(len, overrides)) if overrides else len(base)
+        rows = [[each[n] for each in (base, *overrides) if n < len(each)] for n in range(longest)]
+        found += map(tuple, rows)
+    return tuple(found)
 
 
-def _limit(place: str, limit: LimitConfig) -> Limit:
+def _audiences(
+    config: Config, limit: LimitConfig
+) -> Iterator[tuple[Audience | None, tuple[tuple[Rate, str], ...]]]:
+    """Yield the windows of a limit for everybody, then those of its overrides."""
+    overrides = limit.overrides or ()
+    selectors = tuple(_selector(config, each) for each in overrides)
+    yield Audience(None, selectors) if selectors else None, windows_of(limit)
+    for number, each in enumerate(overrides):
+        yield Audience(selectors[number], selectors[:number]), windows_of(each)
+
+
+def windows_of(limit: LimitConfig | LimitOverrideConfig) -> tuple[tuple[Rate, str], ...]:
+    """Return the windows of a limit, and what is added to its name for each but the first."""
+    windows = [(rate, f":{rate}" if number else "") for number, rate in enumerate(limit.rate)]
+    if limit.burst is not None:
+        shortest = min(limit.rate, key=lambda rate: rate.window)
+        window = -(-limit.burst * shortest.window // shortest.quota)
+        windows.append((Rate(limit.burst, max(1, window)), ":burst"))
+    return tuple(windows)
+
+
+def _selector(config: Config, override: LimitOverrideConfig) -> Selector:
+    clients = override.clients
+    others = clients is not None and DEFAULT in clients
+    return Selector(
+        clients=None if clients is None else frozenset(clients) - {DEFAULT},
+        others=frozenset(config.named) if others else None,
+        users=None if override.users is None else frozenset(override.users),
+        groups=None if override.groups is None else frozenset(override.groups),
+    )
+
+
+def _limit(
+    place: str, limit: LimitConfig, audience: Audience | None, rate: Rate, name: str
+) -> Limit:
+    made = limit_name(place, limit.per, rate, limit.counts)
+    is_burst = name == ":burst"
     return Limit(
-        name=limit.name or limit_name(place, limit.per, limit.rate, limit.counts),
+        name=limit.name + name if limit.name else made + (name if is_burst else ""),
         per=limit.per.per,
         claim=limit.per.claim,
-        quota=limit.rate.quota,
-        window=limit.rate.window,
+        audience=audience,
+        quota=rate.quota,
+        window=rate.window,
         cost=limit.cost,
         place=place,
         counts=Counts(limit.counts),

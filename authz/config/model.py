@@ -24,6 +24,7 @@ from authz.config.value_types import (
     NonEmptyMap,
     PerUser,
     Rate,
+    Rates,
     Section,
     TlsVersion,
     duration,
@@ -665,6 +666,26 @@ class ClientConfig(Section):
     )
 
 
+class LimitOverrideConfig(Section):
+    """A rate in place of the limit's own, for the callers that all of this names."""
+
+    clients: NonEmpty[ClientId] | None = field(
+        "One of these clients, by their names under `clients`; `default` is every client that has "
+        "none.",
+        None,
+    )
+    users: NonEmpty[Annotated[str, value_types.SUBJECT]] | None = field(
+        "One of these persons, by the `sub` of their tokens (`authz limits --json` shows it).", None
+    )
+    groups: NonEmpty[Annotated[str, value_types.GROUP]] | None = field(
+        "Who is in one of these groups.", None
+    )
+    rate: Rates = field("How many in which time.")
+    burst: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] | None = field(
+        "As the limit's; left out, none.", None
+    )
+
+
 class LimitConfig(Section):
     """A number of requests in a window that slides."""
 
@@ -674,7 +695,15 @@ class LimitConfig(Section):
         "(those with one value of that claim of the token). A token without a person counts as its "
         "client's; clients that nobody configured, of the front door, count as one client."
     )
-    rate: Annotated[Rate, value_types.RATE] = field("How many in which time; one window.")
+    rate: Rates = field("How many in which time; of a list all windows hold.")
+    burst: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] | None = field(
+        "How many of them at once: no more within the time in which the rate, of several the one "
+        "with the shortest window, gives that many.",
+        None,
+    )
+    overrides: NonEmpty[LimitOverrideConfig] | None = field(
+        "Other rates for some callers; the first that names the caller holds.", None
+    )
     cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
         "How many units one request takes.", 1
     )
@@ -699,7 +728,9 @@ class LimitConfig(Section):
     @property
     def reads_groups(self) -> bool:
         """Tell whether it has to be known which groups the caller is in."""
-        return self.per.per is Per.GROUP
+        return self.per.per is Per.GROUP or any(
+            each.groups is not None for each in self.overrides or ()
+        )
 
 
 class SecondFactorConfig(Section):

@@ -8,8 +8,8 @@ does not name passes.
 from collections.abc import Iterator
 from typing import Final
 
-from authz.config.model import Config
-from authz.config.problems import listed
+from authz.config.model import Config, LimitConfig, LimitOverrideConfig
+from authz.config.problems import Path, field_name, listed
 from authz.config.value_types import Rate
 from authz.core.limits import Per
 from authz.core.policy import OperationKind
@@ -78,6 +78,7 @@ def notes(config: Config) -> Iterator[str]:
     lists = (config.limits, *(target.rule.limits or () for target in config.targets()))
     if any(limit.shadow for limits in lists for limit in limits):
         yield "limits with shadow: true count and refuse nothing"
+    yield from _overridden(config)
     kinds = {limit.per.per for limits in lists for limit in limits}
     if Per.GRANT in kinds:
         yield (
@@ -89,6 +90,36 @@ def notes(config: Config) -> Iterator[str]:
             "limits with per: address: all people behind one address share them; per: user and "
             "per: [client, user] count each person alone"
         )
+
+
+def _overridden(config: Config) -> Iterator[str]:
+    """Yield a sentence for each limit with overrides: who meets which."""
+    places: list[tuple[Path, tuple[LimitConfig, ...]]] = [((), config.limits)]
+    places += [(each.path, each.rule.limits or ()) for each in config.targets()]
+    for path, limits in places:
+        for number, limit in enumerate(limits):
+            if limit.overrides is None:
+                continue
+            told = [f"{_named(each)} {_rates(each)}" for each in limit.overrides]
+            name = field_name((*path, "limits", number))
+            yield (
+                f"{name} (per {limit.per}): {'; '.join(told)}; all others {_rates(limit)}; "
+                "the first that fits holds"
+            )
+            if any(each.groups is not None for each in limit.overrides):
+                yield f"{name}: a token that names no groups meets none of those for groups"
+
+
+def _named(override: LimitOverrideConfig) -> str:
+    kinds = {"clients": override.clients, "users": override.users, "groups": override.groups}
+    return " and ".join(
+        f"{kind} {listed(names, 'or')}" for kind, names in kinds.items() if names is not None
+    )
+
+
+def _rates(limit: LimitConfig | LimitOverrideConfig) -> str:
+    burst = "" if limit.burst is None else f", {limit.burst} at once"
+    return f"{listed(map(str, limit.rate), 'and')}{burst}"
 
 
 def _unnamed(config: Config) -> Iterator[str]:

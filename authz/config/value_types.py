@@ -185,6 +185,33 @@ RATE: Final = Notation(
     _rate,
 )
 
+
+def _rates(value: object) -> tuple[object, ...]:
+    values = value if isinstance(value, list) and value else [value]
+    rates = _unique(tuple([RATE.read(each) for each in values]))
+    return tuple(rates)
+
+
+_RATE_SCHEMA: Final = {
+    "type": "string",
+    "pattern": f"^(?:{RATE.pattern})$",
+    "examples": [RATE.example],
+    "$comment": RATE.what,
+}
+Rates = Annotated[
+    tuple[Rate, ...],
+    PlainValidator(_rates),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _RATE_SCHEMA,
+                {"type": "array", "items": _RATE_SCHEMA, "minItems": 1, "uniqueItems": True},
+            ],
+            "examples": [RATE.example],
+        }
+    ),
+]
+
 # --- names ---------------------------------------------------------------------------------------
 
 HOST: Final = Notation(
@@ -376,6 +403,9 @@ ASSURANCE_CLAIM: Final = Notation(
 )
 # No control characters: a group stands in a header for the upstream.
 GROUP: Final = Notation("a group", r"[^\x00-\x1f\x7f]{1,128}", "staff")
+SUBJECT: Final = Notation(
+    "a subject", r"(?=\S)[^\x00-\x1f\x7f]{1,256}", "52b134ec-d812-4022-82b4-9100df7e1418"
+)
 USER_NAME: Final = Notation("a user name", r"[\x21-\x7e]{1,128}", "authz", secret=True)
 FILE: Final = Notation("an absolute path", r"/[^\x00-\x1f\x7f]{1,1023}", "/run/secrets/tls.crt")
 AUTHORITY_FILE: Final = Notation("an absolute path", FILE.pattern, "/etc/authz/internal-ca.crt")

@@ -257,7 +257,12 @@ def _evaluate(
         selection.definition,
     )
     every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
-    limits = tuple(limit for limit in every if limit.counts in {Counts.ALL, charged})
+    limits = tuple(
+        limit
+        for limit in every
+        if limit.counts in {Counts.ALL, charged}
+        and (limit.audience is None or limit.audience.includes(principal))
+    )
     if kind is Exchange.STREAM and server.streams is not None:
         limits = (*limits, server.streams)
     approvals = (rule.approval for rule in rules if rule.approval is not None)

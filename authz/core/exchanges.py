@@ -53,11 +53,14 @@ class Meter:
         limit: counts every such exchange of the person.
         sustained: how many may be open at a time at a steady rate.
         least: seconds that each may last, however many there are.
+        variants: limits in place of that one for some callers: of all of them each is counted by
+            one.
     """
 
     limit: Limit
     sustained: int
     least: float
+    variants: tuple[Limit, ...] = ()
 
     def lasts(self, quotas: Sequence[Quota], longest: float) -> float:
         """Return the seconds that an exchange may last.
@@ -67,9 +70,10 @@ class Meter:
             longest: seconds that any such exchange may last.
         """
         for quota in quotas:
-            if quota.limit is self.limit or quota.limit == self.limit:
-                units = self.limit.quota - quota.remaining
-                return self._lasts(-(-units // self.limit.cost), longest)
+            limit = quota.limit
+            if limit is self.limit or limit == self.limit or limit in self.variants:
+                units = limit.quota - quota.remaining
+                return self._lasts(limit, -(-units // limit.cost), longest)
         return min(self.least, longest)  # not counted
 
     def most_open(self, longest: float) -> int:
@@ -77,22 +81,28 @@ class Meter:
 
         Of those that were begun in one window, the last saw all the others counted. So of those
         that are between k-1 and k windows old there are no more than the greatest count with
-        which one lasts longer than k-1 windows.
+        which one lasts longer than k-1 windows. With one client a person may be counted by one
+        limit, with another by another.
         """
+        return sum(self._most(limit, longest) for limit in (self.limit, *self.variants))
+
+    def _most(self, limit: Limit, longest: float) -> int:
         most = 0
-        for age in range(0, ceil(longest), self.limit.window):
-            living = self._living(age, longest)
+        for age in range(0, ceil(longest), limit.window):
+            living = self._living(limit, age, longest)
             if not living:
                 break
             most += living
         return most
 
-    def _living(self, age: int, longest: float) -> int:
+    def _living(self, limit: Limit, age: int, longest: float) -> int:
         """Return the greatest count with which an exchange lasts longer than that."""
-        counts = range(1, self.limit.quota // self.limit.cost + 1)
-        return bisect_left(counts, True, key=lambda begun: self._lasts(begun, longest) <= age)
+        counts = range(1, limit.quota // limit.cost + 1)
+        return bisect_left(
+            counts, True, key=lambda begun: self._lasts(limit, begun, longest) <= age
+        )
 
-    def _lasts(self, begun: int, longest: float) -> float:
+    def _lasts(self, limit: Limit, begun: int, longest: float) -> float:
         """Return the seconds for the last of some exchanges that were begun within the window."""
-        steady = self.sustained * self.limit.window / max(1, begun)
+        steady = self.sustained * limit.window / max(1, begun)
         return min(longest, max(self.least, steady))

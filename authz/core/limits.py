@@ -39,6 +39,59 @@ class Per(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Selector:
+    """Select callers: by all that is named.
+
+    Attributes:
+        clients: one of these clients; None for any.
+        others: the configured clients: with `clients`, whoever is none of these is selected, too;
+            None where no other is.
+        users: one of these persons, by their subject; None for any, machines too.
+        groups: who is in one of them; None for anybody, machines too.
+    """
+
+    clients: frozenset[str] | None = None
+    others: frozenset[str] | None = None
+    users: frozenset[str] | None = None
+    groups: frozenset[str] | None = None
+
+    def matches(self, principal: Principal) -> bool:
+        """Tell whether it selects a caller."""
+        if self.clients is not None and principal.client_id not in self.clients:
+            is_named = not principal.is_unconfigured and principal.client_id in (self.others or ())
+            if self.others is None or is_named:
+                return False
+        if self.users is not None and principal.subject not in self.users:
+            return False
+        return self.groups is None or not self.groups.isdisjoint(principal.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Select callers whom one selector matches, and none of those before it.
+
+    Attributes:
+        selector: None for everybody else.
+        before: the selectors before it.
+    """
+
+    selector: Selector | None
+    before: tuple[Selector, ...] = ()
+
+    def includes(self, principal: Principal) -> bool:
+        """Tell whether a caller is among them."""
+        if self.selector is not None and not self.selector.matches(principal):
+            return False
+        return not any(each.matches(principal) for each in self.before)
+
+    @property
+    def reads_groups(self) -> bool:
+        """Tell whether it has to be known which groups the caller is in."""
+        selectors = (*self.before, *(() if self.selector is None else (self.selector,)))
+        return any(each.groups is not None for each in selectors)
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """Count requests against a quota over a sliding window.
 
@@ -52,6 +105,7 @@ class Limit:
             of the bucket, so that two places never share one.
         counts: which messages are charged; part of the bucket, too.
         claim: the claim whose value tells whose requests are counted; of Per.CLAIM alone.
+        audience: whom it concerns; None for everybody.
         shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
             that of the same limit without it, so what was counted counts when it is enforced.
     """
@@ -65,6 +119,7 @@ class Limit:
     counts: Counts = Counts.ALL
     shadow: bool = False
     claim: str = ""
+    audience: Audience | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -83,7 +138,7 @@ class Limit:
     @property
     def reads_groups(self) -> bool:
         """Tell whether it has to be known which groups the caller is in."""
-        return self.per is Per.GROUP
+        return self.per is Per.GROUP or (self.audience is not None and self.audience.reads_groups)
 
     @property
     def slot(self) -> int:

@@ -144,6 +144,11 @@ TEN_WORST = (
         ("tests/core/test_limits_buckets.py", *_LEDGER),
     ),
     Defence(
+        "Whom no override names meets the limit itself", "authz/core/limits.py", "includes",
+        "return not any(each.matches(principal) for each in self.before)",
+        "return self.selector is not None", ("tests/core/test_limit_audiences.py",),
+    ),
+    Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
         "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
         "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,
@@ -744,7 +749,7 @@ OTHERS = (
     ),
     Defence(
         "How long calls last is told by how many there are", "authz/core/exchanges.py", "_lasts",
-        "self.sustained * self.limit.window / max(1, begun)", "longest", _STREAMS,
+        "self.sustained * limit.window / max(1, begun)", "longest", _STREAMS,
     ),
     Defence(
         "Envoy is told how long an exchange lasts", "authz/envoy/codec.py", "encode_allow",

@@ -1,13 +1,15 @@
 """What one person may hold open by default, and what the settings make of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from authz.config.budgets import Budget
 from authz.config.compile import budget_of
 from authz.config.load import Settings
 from authz.core.exchanges import SERVER_REQUESTS, Exchange
-from authz.core.limits import Limit, Per
+from authz.core.limits import Limit, Per, Quota
 from authz.core.methods import Counts
 
 SettingsOf = Callable[[str], Settings]
@@ -40,6 +42,26 @@ def test_what_is_decided_by_is_what_is_checked(smallest: str, settings_of: Setti
     assert found.streams == Limit(
         "files:streams", Per.USER, 96, 901, place="files", counts=Counts.STREAMS
     )
+
+
+@pytest.mark.attack("streams-of-one-person")
+def test_overrides_bound_what_is_open_together(smallest: str, settings_of: SettingsOf) -> None:
+    """A person may be counted by one with this client and by another with that one: both add up,
+    and each tells how long a call lasts. A window that an override lacks bounds nobody.
+    """
+
+    def found(rate: str) -> Budget:
+        text = f"{smallest}    limits: [{{per: user, rate: {rate}}}]\nclients: {{ci: {{}}}}\n"
+        return budget_of(settings_of(text).config, "files")
+
+    own, other = (found(each).meters[Exchange.CALL] for each in ("60/minute", "600/minute"))
+    both = found("60/minute, overrides: [{clients: [ci], rate: 600/minute}]").meters[Exchange.CALL]
+    assert both.most_open(3600) == own.most_open(3600) + other.most_open(3600)
+    assert both.variants[0].quota == 600
+    used = Quota(both.variants[0], 300, 1)
+    assert both.lasts([used], 3600) == other.lasts([replace(used, limit=other.limit)], 3600)
+    two = found("[60/minute, 9/second], overrides: [{clients: [ci], rate: 600/minute}]")
+    assert two.meters[Exchange.CALL] == both
 
 
 @pytest.mark.attack("shadow-limit-refuses")

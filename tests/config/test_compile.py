@@ -87,6 +87,32 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
         ("    limits: [{per: address, rate: 10/2 minutes}]\n", ["files:address:10/2 minutes"]),
         ("    limits: [{per: [user, client], rate: 1/day, name: daily}]\n", ["daily"]),
         ("    limits: [{per: [user], rate: 60/60 seconds, cost: 3}]\n", ["files:user:60/minute"]),
+        (
+            "    limits: [{per: user, rate: [60/minute, 1000/day], burst: 20}]\n",
+            ["files:user:60/minute", "files:user:1000/day", "files:user:20/20 seconds:burst"],
+        ),
+        (
+            "    limits: [{per: user, rate: [60/minute, 9/second], burst: 5, name: a}]\n",
+            ["a", "a:9/second", "a:burst"],
+        ),
+        (
+            """    limits:
+      - per: user
+        rate: [9/second, 60/minute]
+        overrides:
+          - {groups: [ci], rate: [600/minute, 7/day, 8/hour], burst: 3}
+          - {users: [ada], rate: 1/minute}
+""",
+            [
+                "files:user:9/second",
+                "files:user:600/minute",
+                "files:user:1/minute",
+                "files:user:60/minute",
+                "files:user:7/day",
+                "files:user:8/hour",
+                "files:user:3/second:burst",
+            ],
+        ),
     ],
 )
 def test_limits(limits: str, expected: list[str], smallest: str, settings_of: SettingsOf) -> None:

@@ -85,6 +85,19 @@ def test_a_limit_by_grant_bounds_no_person() -> None:
     assert "per: grant" not in said(_DIRECT, server=", limits: [{per: group, rate: 9/minute}]")
 
 
+def test_who_meets_which_limit_is_told() -> None:
+    """In the order in which they are looked at."""
+    overrides = "[{clients: [ci, default], rate: 600/minute}, {groups: [x], rate: 9/day, burst: 2}]"
+    limit = f"{{per: user, rate: [60/minute, 7/second], overrides: {overrides}}}"
+    found = said(_DIRECT, server=f", limits: [{limit}]")
+
+    assert (
+        "servers.files.limits[0] (per user): clients ci or default 600/minute; groups x 9/day, 2 "
+        "at once; all others 60/minute and 7/second; the first that fits holds"
+    ) in found
+    assert "servers.files.limits[0]: a token that names no groups meets none of those" in found
+
+
 def test_limits_in_shadow_are_told() -> None:
     """Nobody takes them for limits."""
     limits = ", limits: [{per: user, rate: 9/minute, shadow: true}]"

@@ -4,9 +4,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.compile import budget_of, conditions_of, limits_of, tests_of
+from authz.config.compile import budget_of, conditions_of, limits_of, tests_of, windows_of
 from authz.config.lint.deployment import RESERVED
-from authz.config.model import Config, RangeConfig, RuleConfig, approval_of
+from authz.config.model import (
+    DEFAULT,
+    Config,
+    LimitConfig,
+    LimitOverrideConfig,
+    RangeConfig,
+    RuleConfig,
+    approval_of,
+)
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.core.exchanges import SERVER_REQUESTS
 from authz.core.methods import LISTEN, METHODS
@@ -104,10 +112,13 @@ def _limits_at(
     seen: dict[tuple[object, object, str], int] = {}
     for index, limit in enumerate(limits_of(config, target)):
         path: Path = (*outer, "limits", index)
-        first = seen.setdefault((limit.per, limit.rate, limit.counts), index)
+        rates = [rate for each in _every(limit) for rate, _ in windows_of(each)]
+        firsts = [seen.setdefault((limit.per, rate, limit.counts), index) for rate in rates]
+        first = min(firsts)
         if first != index:
             wrong = f"it counts the same as number {first} of this list"
             yield error(path, wrong, "keep one of them")
+        yield from _overrides(config, limit, path)
         if limit.counts == "handshakes" and target is not None and target.kind is not None:
             yield error(
                 (*path, "counts"),
@@ -115,11 +126,12 @@ def _limits_at(
                 "which are no handshakes",
                 "leave counts out",
             )
-        if limit.cost > limit.rate.quota:
+        least = min(rate.quota for rate in rates)
+        if limit.cost > least:
             yield error(
                 (*path, "cost"),
-                f"{limit.cost} is more than the {limit.rate.quota} of the rate, so nothing passes",
-                f"write 1 to {limit.rate.quota}",
+                f"{limit.cost} is more than the {least} of the rate, so nothing passes",
+                f"write 1 to {least}",
             )
         if limit.name in names:
             yield error(
@@ -133,11 +145,62 @@ def _limits_at(
             names.add(limit.name)
 
 
+def _every(limit: LimitConfig) -> tuple[LimitConfig | LimitOverrideConfig, ...]:
+    return (limit, *(limit.overrides or ()))
+
+
+def _overrides(config: Config, limit: LimitConfig, path: Path) -> Iterator[Fault]:
+    """Check who is named, and that somebody is left for each override."""
+    for number, each in enumerate(_every(limit)):
+        at: Path = (*path, "overrides", number - 1) if number else path
+        shortest = min(each.rate, key=lambda rate: rate.window)
+        if each.burst is not None and each.burst >= shortest.quota:
+            wrong = f"{each.burst} is no less than the {shortest.quota} of the rate"
+            yield error((*at, "burst"), wrong, "write less, or leave it out")
+        windows = [rate.window for rate in each.rate]
+        if len(set(windows)) < len(windows):
+            yield error((*at, "rate"), "two rates have one window", "keep the lower one")
+    before = list[LimitOverrideConfig]()
+    for number, override in enumerate(limit.overrides or ()):
+        at = (*path, "overrides", number)
+        named = override.clients or ()
+        if (override.clients, override.users, override.groups) == (None, None, None):
+            yield error(at, "it names nobody", "write clients, users or groups")
+        for client in named:
+            if client != DEFAULT and config.clients and client not in config.named:
+                yield error(
+                    (*at, "clients"),
+                    f"{quoted(client)} is none of the clients",
+                    "name one of clients, or default for those that have no name",
+                    ("clients",),
+                )
+        if any(_covers(each, override) for each in before):
+            wrong = "whoever it names is named by one before it, so it never holds"
+            yield error(at, wrong, "put it first, or leave it out")
+        before.append(override)
+
+
+def _covers(first: LimitOverrideConfig, second: LimitOverrideConfig) -> bool:
+    """Tell whether whoever the second one names is named by the first, as far as names show."""
+    pairs = (
+        (first.clients, second.clients),
+        (first.users, second.users),
+        (first.groups, second.groups),
+    )
+    return all(one is None or (two is not None and set(two) <= set(one)) for one, two in pairs)
+
+
 def _open_requests(config: Config) -> Iterator[Fault]:
     """Find servers that one person can keep from everybody else by what is left open there."""
     lists = (limits_of(config, target) for target in (None, *config.targets()))
     # Limits that let nothing pass are an error of their own.
-    can_pass = all(limit.cost <= limit.rate.quota for limits in lists for limit in limits)
+    can_pass = all(
+        limit.cost <= rate.quota
+        for limits in lists
+        for limit in limits
+        for each in _every(limit)
+        for rate, _ in windows_of(each)
+    )
     for name in config.servers:
         own = limits_of(config, next(config.targets_of(name)))
         if all(limit.shadow for limit in (*config.limits, *own)):
