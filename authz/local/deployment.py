@@ -1,7 +1,9 @@
 """What one `authz up` is made of, from authz.yaml: Envoy's files, and what runs."""
 
 import hashlib
+import os
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,16 @@ from authz.envoy.files import ENVOY_FILE
 from authz.envoy.render import Topology, render_watched
 from authz.local.envoy import ADMIN, STATISTICS, write_files
 from authz.local.running import REDIS_URL, UpSettings, services_of
-from authz.local.services import CHECK, PAGES
+from authz.local.services import CHECK, CHECK_ADMIN, PAGES
 from authz.local.state import State
+from authz.local.worker import EmbeddedWorker
 from authz.process.service import ServiceSpec
+from authz.process.supervisor import StartError
+from authz.server import pyvoy
+from authz.server.watcher import TRANSPORT_FAULT
+from authz.server.worker_control import GRACE, WorkerSettings
+
+_PRIVATE: Final = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class Deployment:
             edge=digest_edge(files[ENVOY_FILE]),
             patient=patient,
             summary=self._summary(),
+            worker=self._worker(),
         )
 
     def services(self, running: UpSettings) -> tuple[ServiceSpec, ...]:
@@ -104,6 +114,33 @@ class Deployment:
         """
         others, quiet = self.extras.services, self.extras.quiet
         return services_of(running, self.state, self.env, others=others, quiet=quiet)
+
+    def _worker(self) -> EmbeddedWorker | None:
+        """Return the worker that is run without `authz serve`; None where that has to decide."""
+        config, state = self.settings.config, self.state
+        alone = config.service.workers == 1
+        if not alone or config.service.transport == "grpcio" or TRANSPORT_FAULT in self.env:
+            return None
+        settings = WorkerSettings(
+            str(self.configuration),
+            f"unix:{state.socket(CHECK)}",
+            (config.telemetry.metrics.host, config.telemetry.metrics.port),
+            config.issuer.deadline + GRACE,
+            admin=str(state.socket(CHECK_ADMIN)),
+            envoy=str(state.envoy),
+            python=sys.executable,
+            envoy_stats=str(state.socket(STATISTICS)),
+            tells_warnings=True,
+        )
+        # It makes its sockets as wide as this process's umask leaves them.
+        umask = os.umask(_PRIVATE)
+        try:
+            argv, environment = pyvoy.command(settings, _path())
+        except StartError:
+            return None
+        finally:
+            os.umask(umask)
+        return EmbeddedWorker(settings, tuple(argv), environment, config.telemetry.log)
 
     def _summary(self) -> str:
         """Return where everything is, for people."""
@@ -116,6 +153,14 @@ class Deployment:
         }
         lines = (f"\n  {name:<8} {where}" for name, where in rows.items())
         return "authz is up; Ctrl-C stops it" + "".join(lines)
+
+
+def _path() -> list[str]:
+    """Return where modules are found, without the folder of a script or the working one.
+
+    Python puts it first unless it was started with -P.
+    """
+    return sys.path if sys.flags.safe_path else sys.path[1:]
 
 
 def digest_edge(text: str) -> str:

@@ -21,6 +21,7 @@ from authz.local.envoy import envoy_service
 from authz.local.services import check_service, pages_service
 from authz.local.state import FAILED, SetupError, State
 from authz.local.valkey import valkey
+from authz.local.worker import EmbeddedWorker, WorkerStarter
 from authz.process.child import killed_with_parent
 from authz.process.group import (
     STOPPED,
@@ -60,6 +61,7 @@ class UpSettings:
         edge: the SHA-256 of the envoy.yaml that Envoy starts with.
         patient: whether Envoy may start before the service is ready: its issuer may come later.
         summary: where everything is, for people.
+        worker: the one worker, where the service is embedded in an Envoy; else None.
     """
 
     configuration: str
@@ -71,6 +73,7 @@ class UpSettings:
     edge: str
     patient: bool
     summary: str
+    worker: EmbeddedWorker | None = None
 
     def to_json(self) -> str:
         """Return the text that `of` reads."""
@@ -80,7 +83,8 @@ class UpSettings:
     def of(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         said = json.loads(text)
-        return cls(**{**said, "metrics": Tcp(**said["metrics"])})
+        worker = said["worker"] and EmbeddedWorker.of_members(said["worker"])
+        return cls(**{**said, "metrics": Tcp(**said["metrics"]), "worker": worker})
 
 
 def services_of(
@@ -123,6 +127,7 @@ def services_of(
             given,
             patient=settings.patient,
             workers=settings.workers,
+            control=None if settings.worker is None else WorkerStarter(settings.worker, given),
         )
     ]
     if settings.front_door:

@@ -10,9 +10,12 @@ from authz.config.endpoints import UNSPECIFIED, Tcp, Unix
 from authz.local import probe
 from authz.local.envoy import STATISTICS
 from authz.local.state import State
+from authz.local.worker import WorkerStarter
 from authz.process.service import ServiceSpec
 
 CHECK: Final = "check"
+# The admin pages of the Envoy that the worker is embedded in.
+CHECK_ADMIN: Final = "check-admin"
 PAGES: Final = "pages"
 # Seconds that the others wait for a service that may be late, and for one that may not.
 _READY_TIMEOUT: Final = 10.0
@@ -30,6 +33,7 @@ def check_service(
     *,
     patient: bool,
     workers: int = 1,
+    control: WorkerStarter | None = None,
 ) -> ServiceSpec:
     """Return the service as a service.
 
@@ -40,6 +44,7 @@ def check_service(
         env: its environment.
         patient: whether the other services may start before it is ready.
         workers: how many processes it is; each answers on a socket of its own.
+        control: starts its one worker without `authz serve`; None where that is run.
     """
     check = state.socket(CHECK)
     sockets = [place.path for place in worker_addresses(Unix(str(check)), workers)]
@@ -70,6 +75,7 @@ def check_service(
         required=not patient,
         reloads=True,
         echo=readable if sys.stdout.isatty() else str,
+        control=control,
     )
 
 

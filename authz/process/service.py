@@ -7,10 +7,10 @@ it wrote.
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from authz.process.child import ChildProcess, describe_exit, killed_with_parent
 from authz.process.output import ServiceLog
@@ -24,6 +24,47 @@ from authz.process.supervisor import (
 
 Say = Callable[[str], None]
 _NOT_READY: Final = "runs, but is not ready yet"
+# Seconds that a process which has failed has to end by itself, for its exit status.
+_LAST_MOMENT: Final = 1.0
+_HUNG: Final = "hung, and was killed"
+
+
+class ServiceControl(Protocol):
+    """Hold the channel to one process that takes messages in place of signals.
+
+    Attributes:
+        argv: the program and its arguments.
+        env: its whole environment.
+        inherited: the descriptors that it inherits.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    inherited: Sequence[int]
+
+    async def watch(self, exited: "asyncio.Future[int]", /) -> bool:
+        """Return True once the process hangs, False once it is about to end by itself.
+
+        Raises:
+            StartError: where it does not start.
+        """
+        ...
+
+    def describe_hang(self) -> bytes:
+        """Return the line for the service's log that says that it hung."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Ask the process to finish its work and end."""
+        ...
+
+    def reload(self) -> None:
+        """Have the process read its configuration."""
+        ...
+
+    def close(self) -> None:
+        """Close the channel; the process has ended, or is about to be killed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +86,8 @@ class ServiceSpec:
         reloads: whether it gets SIGHUP and SIGUSR2 when the supervisor does.
         echo: makes of a line what the terminal shows of it; None where it shows nothing.
         beside: whether it starts together with the one before it, which it does not need.
+        control: opens the channel to a process that takes no signals; where it gives None, `argv`
+            is run.
     """
 
     name: str
@@ -60,6 +103,7 @@ class ServiceSpec:
     reloads: bool = False
     echo: Callable[[str], str] | None = None
     beside: bool = False
+    control: Callable[[], ServiceControl | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +160,23 @@ class ServiceSupervisor(ProcessSupervisor):
         self._timing = timing
         self._handles_signals = False
         self._reload_pending = False
+        self._control: ServiceControl | None = None
+        self._watching: asyncio.Future[bool] | None = None
 
     async def stop(self, force_stop: asyncio.Event | None = None) -> bool:
         """End it for good, and say so where it ran."""
         ran = await super().stop(force_stop)
+        self._release()
         if ran:
             self._say("stopped")
         return ran
 
     def forward_restart(self) -> None:
-        """Forward SIGUSR2; a service that does not listen to it yet is new as it is."""
-        if self._handles_signals and self._process is not None:
+        """Forward SIGUSR2; a service that does not listen to it yet is new as it is.
+
+        One with a channel is a single process, which has nobody to take its place meanwhile.
+        """
+        if self._handles_signals and self._process is not None and self._control is None:
             self._process.signal(signal.SIGUSR2)
 
     def reload(self) -> None:
@@ -136,21 +186,62 @@ class ServiceSupervisor(ProcessSupervisor):
         """
         if not self._handles_signals:
             self._reload_pending = True
+        elif self._control is not None:
+            self._control.reload()
         elif self._process is not None:
             self._process.signal(signal.SIGHUP)
 
     def _launch(self) -> ChildProcess:
         self._handles_signals = self._reload_pending = False
-        argv, env = killed_with_parent(self.spec.argv), self.spec.env
+        control = None if self.spec.control is None else self.spec.control()
+        argv, env, inherited = (
+            (self.spec.argv, self.spec.env, ())
+            if control is None
+            else (control.argv, control.env, control.inherited)
+        )
+        command = killed_with_parent(argv)
         try:
-            return ChildProcess(argv, env, output=self._log, umask=0o077)
+            process = ChildProcess(command, env, output=self._log, pass_fds=inherited, umask=0o077)
         except OSError as error:
+            if control is not None:
+                control.close()
             raise StartError(f"no process: {error.strerror}") from error
+        self._control = control
+        if control is not None:
+            self._watching = asyncio.ensure_future(control.watch(process.exited))
+        return process
 
     async def _ask_to_stop(self, process: ChildProcess, /) -> None:
         if self.spec.drain is not None:
             await self.spec.drain()
-        process.signal(self.spec.stop_signal)
+        if self._control is not None:
+            self._control.ask_to_stop()
+        else:
+            process.signal(self.spec.stop_signal)
+
+    async def _until_hung(self, process: ChildProcess, /) -> bool:
+        if self._watching is None:
+            return await super()._until_hung(process)
+        hung = await asyncio.shield(self._watching)
+        if not hung:
+            await asyncio.wait({process.exited})
+        return hung
+
+    def _on_hung(self) -> None:
+        assert self._control is not None
+        self._log.feed(self._control.describe_hang())
+        self._say(_HUNG)
+
+    async def _on_end(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        """Close the channel to a process that has ended."""
+        if self._watching is not None and not self._watching.cancel():
+            self._watching.exception()  # taken notice of: a failed start was told
+        if self._control is not None:
+            self._control.close()
+        self._control = self._watching = None
 
     def _on_failure(self, failure: Failure) -> None:
         how = str(failure.error) if failure.status is None else describe_exit(failure.status)
@@ -165,9 +256,7 @@ class ServiceSupervisor(ProcessSupervisor):
         told = not spec.required
         while not await self._is_ready():
             poll = self._timing.slow_poll if self._handles_signals else self._timing.poll
-            await asyncio.wait({process.exited}, timeout=poll)
-            if process.exited.done():
-                raise StartError(describe_exit(process.exited.result()))
+            await self._check_running(process, poll)
             waited = self._timing.clock() - began
             if spec.waits_for is not None and not told and waited >= self._timing.say_after:
                 # Nothing is missing any more where it becomes ready at this very moment.
@@ -177,10 +266,37 @@ class ServiceSupervisor(ProcessSupervisor):
                     self._say(f"{_NOT_READY}: {missing}")
             if not self._handles_signals and waited >= spec.ready_timeout:
                 await self._on_timeout()
-        if process.exited.done():
-            raise StartError(describe_exit(process.exited.result()))
+        await self._check_running(process, 0.0)
         self._go_on("ready")
         self.ready.set()
+
+    async def _check_running(self, process: ChildProcess, seconds: float) -> None:
+        """Return after so many seconds, in which the process has neither ended nor hung.
+
+        Raises:
+            StartError: where it has, with what it said of itself where it did.
+        """
+        watching = self._watching
+        either: set[asyncio.Future[Any]] = {process.exited}
+        if watching is not None:
+            # One that is about to end by itself is waited for.
+            either = {process.exited} if _is_ending(watching) else {process.exited, watching}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if watching is not None and (watching.done() or process.exited.done()):
+            try:
+                hung = await watching
+            except StartError as error:
+                # One that fails closes the channel, or says so, a moment before it has ended.
+                await asyncio.wait({process.exited}, timeout=_LAST_MOMENT)
+                if process.exited.done():
+                    how = describe_exit(process.exited.result())
+                    raise StartError(f"{error}, {how}") from error
+                raise
+            if hung:
+                self._on_hung()
+                raise StartError(_HUNG)
+        if process.exited.done():
+            raise StartError(describe_exit(process.exited.result()))
 
     async def _on_timeout(self) -> None:
         """Pass a service over that is not ready in time, or give it up.
@@ -213,3 +329,8 @@ class ServiceSupervisor(ProcessSupervisor):
             async with asyncio.timeout(self._timing.probe_timeout):
                 return await self.spec.ready()
         return False
+
+
+def _is_ending(watching: "asyncio.Future[bool]") -> bool:
+    """Tell whether a process has said its last, and has not failed to start."""
+    return watching.done() and watching.exception() is None and not watching.result()

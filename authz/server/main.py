@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from authz.config.addresses import read_address, read_tcp, worker_addresses
 from authz.config.load import Settings, load
@@ -16,14 +15,11 @@ from authz.server.envoy_follower import WatchedFolder, watched_folder
 from authz.server.otlp import FLUSH, SERVICE, attach, require_package
 from authz.server.redis_options import require_redis
 from authz.server.watcher import TRANSPORT_FAULT, prepare, replace_process
-from authz.server.worker_control import WorkerSettings
+from authz.server.worker_control import GRACE, WorkerSettings
 from authz.telemetry.audit import EventLog
 from authz.telemetry.library_output import capture_library_output
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
-
-# Seconds that what is in flight has at the end, on top of the issuer's deadline.
-_GRACE: Final = 1.0
 
 
 def serve(
@@ -64,7 +60,7 @@ def serve(
     at_status = metrics if status is None else read_tcp("--status", status)
     where = (at_status.host, at_status.port)
     _check_free(checks, where)
-    grace = config.issuer.deadline + _GRACE
+    grace = config.issuer.deadline + GRACE
     worker = WorkerSettings(
         str(configuration),
         checks[0],

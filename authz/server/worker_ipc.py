@@ -63,9 +63,12 @@ class WorkerChannel:
             ConfigError: where the configuration is wrong.
         """
         settings = self.settings
-        log = EventLog(self._read().config.telemetry.log)
+        read = self._read()
+        log = EventLog(read.config.telemetry.log)
         recorder = Recorder(self._metrics, log, settings.worker)
         capture_library_output(recorder)
+        for problem in read.warnings if settings.tells_warnings else ():
+            recorder.event("config_warning", problem=str(problem))
         listeners = Listeners(settings.check, settings.status, settings.envoy_stats)
         # Of several workers the process above them watches authz.yaml, and writes Envoy's files
         # once all have the rules.

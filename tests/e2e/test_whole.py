@@ -288,8 +288,8 @@ def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningEnvironme
 
 
 def kill_service(whole: RunningEnvironment) -> None:
-    # `authz serve`, or the watcher that it replaced itself by.
-    pattern = f"serve -c {whole.environment.configuration}"
+    # The worker in its Envoy, or where that does not start here, `authz serve`.
+    pattern = f"{State(whole.state).socket('check')}"
     subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
 
 

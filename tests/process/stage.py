@@ -21,7 +21,7 @@ _PAUSE = threading.Event()  # never set: its wait is a pause between two looks
 
 # Every script appends its process id to NAME.pids; `up()` says that it is ready, `rest()` does
 # nothing until it is killed.
-_PRELUDE = """
+PRELUDE = """
 import os, signal, subprocess, sys
 here, name = sys.argv[1:3]
 def note(text, file=None):
@@ -92,7 +92,7 @@ class ServiceStage:
         async def ready() -> bool:
             return (self.folder / f"{name}.up").exists()
 
-        argv = (sys.executable, "-I", "-S", "-c", _PRELUDE + script, str(self.folder), name)
+        argv = (sys.executable, "-I", "-S", "-c", PRELUDE + script, str(self.folder), name)
         return replace(ServiceSpec(name, argv, dict(os.environ), ready), **changes)
 
     def supervisor(self, *services: ServiceSpec, **changes: Any) -> ServiceGroup:
