@@ -29,6 +29,7 @@ from authz.core.principal import Client
 from authz.ledger.data_loss import DataLoss, DataSetTracker, RevocationSource, merge_revocations
 from authz.ledger.records import CorruptRecordError, Revocation, read_revocation, revoked
 from authz.ledger.sessions import SessionBindings
+from authz.process.ticks import next_tick
 
 
 class OutagePolicy(Enum):
@@ -369,7 +370,7 @@ class ResilientLedger:
     async def _keep_reading(self) -> None:
         left = self._options.refresh
         while True:
-            await asyncio.sleep(self._options.probe)
+            await next_tick(self._options.probe)
             await self.probe()
             left -= self._options.probe
             if left <= 0 or (self._degraded_since is None and await self._must_read()):

@@ -26,6 +26,7 @@ from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
+from authz.process.ticks import until_tick
 from authz.server.health import Health
 from authz.server.otlp import FLUSH, attach
 from authz.server.redis_options import REDIS_REFUSED, redis_options
@@ -173,7 +174,7 @@ class _QuietServer(uvicorn.Server):
         """Renew the header `Date` until it is stopped."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK):
+                async with asyncio.timeout(until_tick(_TICK, asyncio.get_running_loop().time())):
                     await self._stopping.wait()
 
     @contextlib.contextmanager

@@ -65,6 +65,7 @@ from authz.login.web.requests import NETWORK, REQUEST_ID, log_keys
 from authz.login.web.sessions import SessionEndpoints
 from authz.login.web.step_up import StepUpEndpoints
 from authz.login.web.upstream_login import BrowserLogins
+from authz.process.ticks import next_tick
 from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.browser_sessions import BrowserSessions
 from authz.server.health import Health
@@ -480,7 +481,7 @@ class LoginServer:
         while True:
             await self.look()
             self._recorder.flush_security()
-            await asyncio.sleep(_LOOK)
+            await next_tick(_LOOK)
 
     async def _keep_pruning(self) -> None:
         while True:

@@ -25,6 +25,7 @@ from authz.config.changes import (
 from authz.config.load import Settings, watched_files
 from authz.config.model import Config
 from authz.config.problems import ConfigError, ProblemSeverity
+from authz.process.ticks import until_tick
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.security_events import EventFacts, SecurityEvent
@@ -150,7 +151,7 @@ class ConfigReloader:
             self._recorder.event("config_warning", problem=SINGLE_FILE)
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if self._files is None else self._interval):
+                async with asyncio.timeout(self._until_look()):
                     await self._told.wait()
             try:
                 if self._told.is_set():
@@ -162,6 +163,11 @@ class ConfigReloader:
                 self._recorder.metrics.reloads.labels("refused").inc()
                 self._set(NotInForce.REFUSED, _CRASHED, tell=False)
                 self._recorder.crash(error)
+
+    def _until_look(self) -> float | None:
+        if self._files is None:
+            return None
+        return until_tick(self._interval, asyncio.get_running_loop().time())
 
     def tell_of_workers(self, numbers: Sequence[int]) -> None:
         """Say which workers run another configuration than the process above them gave out."""

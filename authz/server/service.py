@@ -21,6 +21,7 @@ from authz.core.identity_cache import IdentityCache
 from authz.core.policy import before_moves
 from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
+from authz.process.ticks import next_tick
 from authz.server.activity_reporter import ActivityReporter, ReportedState
 from authz.server.asgi import CheckBytes, TracedCheck
 from authz.server.assemble import Assembly
@@ -387,7 +388,7 @@ class Service:
             for part, words in self._assembly.notes().items():
                 self._health.note(part, words)
             self._recorder.flush_security()
-            await asyncio.sleep(_LOOK)
+            await next_tick(_LOOK)
 
     # Methods, not the assembly's own: a reload replaces the assembly.
     def _key_age(self) -> float:

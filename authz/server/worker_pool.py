@@ -24,6 +24,7 @@ from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
+from authz.process.ticks import next_tick
 from authz.server import pyvoy
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
@@ -380,7 +381,7 @@ class WorkerPool:
             await asyncio.to_thread(aggregator.scrape)
             self.compare_workers()
             self._recorder.flush_security()
-            await asyncio.sleep(_SCRAPE)
+            await next_tick(_SCRAPE)
 
     def compare_workers(self) -> None:
         """Tell of workers that have run another configuration for longer than a reload takes."""
