@@ -202,7 +202,11 @@ def started_full(
     """Run the whole service; it names its socket with a scheme."""
     with (folder / f"{name}.log").open("w") as out, (folder / f"{name}.err").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command, f"unix:{socket}"], stdout=out, stderr=errors, cwd=tree
+            [sys.executable, "-m", *command, f"unix:{socket}"],
+            stdout=out,
+            stderr=errors,
+            cwd=tree,
+            env=dict(os.environ, PYTHONPATH=str(tree)),
         )
     log = folder / f"{name}.log"
     try:
