@@ -757,6 +757,11 @@ OTHERS = (
         ("tests/envoy/test_codec_answers.py", "tests/envoy/live/test_connections_live.py"),
     ),
     Defence(
+        "What strangers do to the gateway ends no probe", "authz/envoy/render/statistics.py",
+        "_listener", "bypass_overload_manager=True,", "",
+        ("tests/envoy/live/test_statistics_live.py",),
+    ),
+    Defence(
         "A full server is said to be full", "authz/envoy/render/clusters.py", "_CONNECTIONS",
         "_CONNECTIONS: Final = 2 * _REQUESTS", "_CONNECTIONS: Final = 3",
         ("tests/envoy/live/test_strangers_live.py", "tests/envoy/test_render.py"),

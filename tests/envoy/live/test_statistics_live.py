@@ -1,8 +1,12 @@
 """What Envoy tells at the socket of its statistics: what alerts and doctor count is there."""
 
+import http.client
+import json
 import re
+import socket as sockets
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from authz.config.endpoints import Tcp
 from authz.doctor.upstream_authorities import examine
 from authz.envoy.render import Topology, render
 from authz.server.envoy_statistics import PATH, envoy_pages
@@ -86,3 +91,48 @@ def test_the_end_of_the_first_authority_is_told(socket: Path, first: MadeCertifi
     found = list(examine(SETTINGS, [socket], datetime.now(UTC).timestamp()))
     assert [each.diagnosis for each in found] == ["authority_ends"]
     assert "ends in 9 days" in found[0].message
+
+
+def _answers(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.attack("probes-under-flood")
+@pytest.mark.parametrize("of", ["connections", "memory"])
+def test_probes_are_answered_whatever_strangers_do_to_the_gateway(of: str) -> None:
+    """Else a few idle connections take every replica out of the service, and blind who looks on."""
+    settings = edge.settings(f"""\
+issuer: {{url: https://auth.example.com, internal: 'http://127.0.0.1:1'}}
+gateway: {{url: https://{GATEWAY}, listen: '127.0.0.1:0', max_connections: 3}}
+servers: {{notes: {{upstream: 'http://127.0.0.1:1/mcp'}}}}
+""")
+    with tempfile.TemporaryDirectory(prefix="e") as name, ExitStack() as stack:
+        folder = Path(name)
+        where = Topology(
+            admin=f"{folder}/admin",
+            stats=f"{folder}/stats",
+            folder=name,
+            memory=(1 << 30) if of == "connections" else 1 << 20,
+            scrape=Tcp("127.0.0.1", 0),
+        )
+        envoy = stack.enter_context(
+            running_envoy(render(settings, where), folder, folder / "admin")
+        )
+        if of == "connections":
+            rejected = "listener.127.0.0.1_0.downstream_global_cx_overflow"
+            listeners = json.loads(envoy.ask("/listeners?format=json"))["listener_statuses"]
+            (gateway,) = {each["name"] for each in listeners} - {"statistics", "scrape"}
+            for _ in range(4):
+                held = sockets.create_connection(("127.0.0.1", envoy.port(gateway)))
+                stack.enter_context(held)
+            envoy.wait_for(rejected, 1)
+        else:
+            envoy.wait_for("overload.envoy.overload_actions.stop_accepting_requests.active", 1)
+        for path in ("/ready", "/stats/prometheus"):
+            assert _answers(envoy.port("scrape"), path) == HTTPStatus.OK
+        assert envoy_pages(str(folder / "stats"))[PATH]()[0] is HTTPStatus.OK
