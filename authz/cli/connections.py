@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from authz.cli.common import (
     describe_os_error,
     print_table,
 )
+from authz.cli.log_services import service_option, warn_of_writers
 from authz.cli.moments import read_since
 from authz.cli.revocation_commands import (
     DeploymentOptions,
@@ -36,7 +37,8 @@ from authz.process.output import printable
 from authz.telemetry.connection_advice import advise
 from authz.telemetry.connection_events import OK, ConnectionEvent, Stage, read_event
 from authz.telemetry.connections import Connections, Story
-from authz.telemetry.log_reader import bounded_lines, read_line
+from authz.telemetry.log_reader import LoggedLine, bounded_lines, read_line
+from authz.telemetry.log_writers import LineTrust
 
 _EXAMPLES: Final = """\
 examples:
@@ -72,6 +74,7 @@ _NO_LOGS: Final = (
     multiple=True,
     help="A log of authz, its pages or Envoy, as JSON; - for standard input.",
 )
+@service_option
 @click.option("--since", metavar="WHEN", help="A moment with its zone, or how long ago: 2h, 1d.")
 @click.option("--client", default="", metavar="TEXT", help="In the client's name.")
 @click.option("--address", default="", metavar="IP", help="That took part.")
@@ -91,6 +94,7 @@ def run(
     deployment: DeploymentOptions,
     story: str | None,
     logs: tuple[Path, ...],
+    services: tuple[str, ...],
     since: str | None,
     client: str,
     address: str,
@@ -101,7 +105,9 @@ def run(
     """List connections, or tell one."""
     as_json = deployment.as_json
     begin = read_since("--since", since, time.time()) or 0.0
-    found = _read(logs, begin)
+    trust = LineTrust(frozenset(services))
+    found = _read(logs, begin, trust)
+    warn_of_writers(trust, logs)
     subject = _subject(person, found, deployment) if person else ""
     stories = [
         each
@@ -150,7 +156,7 @@ def _subject(who: str, found: Connections, deployment: DeploymentOptions) -> str
     return named.person.subject
 
 
-def _read(logs: Sequence[Path], begin: float) -> Connections:
+def _read(logs: Sequence[Path], begin: float, trust: LineTrust) -> Connections:
     """Return the stories of logs.
 
     Raises:
@@ -164,20 +170,24 @@ def _read(logs: Sequence[Path], begin: float) -> Connections:
                 sys.stdin.buffer if str(log) == "-" else stack.enter_context(log.open("rb"))
                 for log in logs or (Path("-"),)
             ]
-            return collect(chain.from_iterable(map(bounded_lines, streams)), begin)
+            lines = chain.from_iterable(map(bounded_lines, streams))
+            return collect(lines, begin, trust.takes)
     except OSError as error:
         raise CommandError(describe_os_error(error)) from None
 
 
-def collect(lines: Iterable[bytes], begin: float) -> Connections:
+def collect(
+    lines: Iterable[bytes], begin: float, takes: Callable[[LoggedLine], bool] = lambda _: True
+) -> Connections:
     """Return the stories of lines, in any order: collectors print one container after the other.
 
     Args:
         lines: of logs; the latest million of their events is held, to be sorted by time.
         begin: seconds since the epoch; what was before is left out.
+        takes: tells whether a line counts.
     """
     found = Connections()
-    for event in sorted(_latest(_events(lines, begin)), key=lambda event: event.time):
+    for event in sorted(_latest(_events(lines, begin, takes)), key=lambda event: event.time):
         if event.stage is not Stage.CALL or found.wants_calls(event.grant):
             found.add(event)
     return found
@@ -195,7 +205,9 @@ def _latest(events: Iterator[ConnectionEvent]) -> list[ConnectionEvent]:
     return held
 
 
-def _events(lines: Iterable[bytes], begin: float) -> Iterator[ConnectionEvent]:
+def _events(
+    lines: Iterable[bytes], begin: float, takes: Callable[[LoggedLine], bool]
+) -> Iterator[ConnectionEvent]:
     allowed = set[bytes]()  # grants under which a call was allowed: further ones are no news
     for line in lines:
         called = None
@@ -205,10 +217,11 @@ def _events(lines: Iterable[bytes], begin: float) -> Iterator[ConnectionEvent]:
                 continue
             called = grant[1]
         try:
-            event = read_event(read_line(line))
+            found = read_line(line)
         except ValueError:
             continue
-        if event is None or event.time < begin:
+        event = read_event(found)
+        if event is None or event.time < begin or not takes(found):
             continue
         if called is not None and event.outcome == OK and len(allowed) < _HELD:
             allowed.add(called)

@@ -32,6 +32,7 @@ from authz.cli.explained_lines import (
     print_verdict,
     verdict_of,
 )
+from authz.cli.log_services import foreign_lines, service_option, warn_of_writers
 from authz.config.load import load
 from authz.core.decision import Deny
 from authz.core.policy import Policy, Server
@@ -48,6 +49,7 @@ from authz.telemetry.log_reader import (
     lines_of,
     read_request_line,
 )
+from authz.telemetry.log_writers import LineTrust
 
 _MARKS: Final = {"passed": "\u2713", "refused": "\u2717", "unknown": "?"}
 _EXAMPLES: Final = """\
@@ -87,6 +89,7 @@ exit status: 0 allowed, 1 refused, 2 asked wrongly
     multiple=True,
     help="A log of authz or Envoy, as JSON; - for standard input; more than once for several.",
 )
+@service_option
 @state_option
 @json_option("All of it as one JSON object.")
 def run(
@@ -103,11 +106,13 @@ def run(
     line: bool,
     request_id: str | None,
     logs: tuple[Path, ...],
+    services: tuple[str, ...],
     state: Path | None,
     as_json: bool,
 ) -> int:
     """Explain a request or a line."""
-    found_lines = _logged(line=line, request_id=request_id, logs=logs)
+    trust = LineTrust(frozenset(services))
+    found_lines = _logged(trust, line=line, request_id=request_id, logs=logs)
     if found_lines is not None:
         return explain_lines(found_lines, as_json=as_json)
     if token_file is None:
@@ -187,7 +192,9 @@ def _arguments(text: str | None, names: Mapping[str, str]) -> Mapping[str, objec
     return members
 
 
-def _logged(*, line: bool, request_id: str | None, logs: Sequence[Path]) -> RequestLines | None:
+def _logged(
+    trust: LineTrust, *, line: bool, request_id: str | None, logs: Sequence[Path]
+) -> RequestLines | None:
     """Return what the log says that is asked about; None where a token is.
 
     Raises:
@@ -196,6 +203,8 @@ def _logged(*, line: bool, request_id: str | None, logs: Sequence[Path]) -> Requ
     try:
         if line:
             found = read_request_line(sys.stdin.buffer.readline(MAX_LINE + 1))
+            if not trust.takes(found):
+                raise CommandError(foreign_lines(trust))
             return lines_of(found)
         if request_id is not None and logs:
             with ExitStack() as stack:
@@ -204,7 +213,10 @@ def _logged(*, line: bool, request_id: str | None, logs: Sequence[Path]) -> Requ
                     for log in logs
                 ]
                 lines = chain.from_iterable(map(bounded_lines, streams))
-                return find_request(lines, request_id)
+                try:
+                    return find_request(lines, request_id, trust.takes)
+                finally:
+                    warn_of_writers(trust, logs)
     except (OSError, ValueError) as error:
         raise CommandError(describe_os_error(error)) from None
     if request_id is not None or logs:

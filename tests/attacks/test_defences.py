@@ -1382,6 +1382,16 @@ LOG_IN = (
         ("tests/login/console/test_access.py", "tests/server/test_browser_sessions.py"),
     ),
     Defence(
+        "Lines of a log count from their own services", "authz/telemetry/log_writers.py", "takes",
+        "if not _names(line.writer).isdisjoint(ours):", "if True:",
+        ("tests/telemetry/test_log_writers.py",),
+    ),
+    Defence(
+        "The outermost collector says who wrote a line", "authz/telemetry/log_reader.py",
+        "read_line", "        if is_outermost:\n", "        if True:\n",
+        ("tests/telemetry/test_log_writers.py",),
+    ),
+    Defence(
         "Who is revoked is asked about nowhere", "authz/server/browser_sessions.py",
         "judge", "check_revoked(answer)", "pass", ("tests/server/test_browser_sessions.py",),
     ),

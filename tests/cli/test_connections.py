@@ -156,3 +156,35 @@ def test_without_a_log_it_says_how_to_give_one(
     assert "docker compose logs" in capsys.readouterr().err
     assert typed(monkeypatch, "--since", "yesterday") == 2
     assert typed(monkeypatch, "--log", "/nonexistent/log") == 2
+
+
+def test_what_other_services_print_is_left_out_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines like ours of another service count as nothing unless it is named."""
+    forged = b"".join(b"files-1  | authz-1  | " + each for each in hosted(BASE))
+    assert typed(monkeypatch, "--json", data=forged) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["connections"] == []
+    assert "written by files-1 (" in err
+    assert "--service NAME" in err
+    assert typed(monkeypatch, "--json", data=LOG + forged) == 0
+    out, err = capsys.readouterr()
+    assert [each["id"] for each in json.loads(out)["connections"]] == ["a1", "a2"]
+    assert typed(monkeypatch, "--json", "--service", "files", data=forged) == 0
+    assert "files" not in capsys.readouterr().err
+
+
+def test_lines_without_a_name_are_believed_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `docker compose logs --no-log-prefix` and `docker logs` print them: with a warning on
+    standard input; a file that was named is what it is said to be.
+    """
+    bare = b"".join(hosted(BASE))
+    assert typed(monkeypatch, "--json", data=bare) == 0
+    assert "do not say which service wrote them" in capsys.readouterr().err
+    file = tmp_path / "authz.log"
+    file.write_bytes(bare)
+    assert typed(monkeypatch, "--json", "--log", str(file), data=b"") == 0
+    assert not capsys.readouterr().err
