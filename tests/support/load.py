@@ -71,14 +71,14 @@ class LoadClient:
     """Send requests over one connection at a time."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, raw: bytes) -> int:
         """Return the status of the answer; 0 where the connection broke."""
         try:
             if self._streams is None:
-                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                self._streams = await asyncio.open_connection("127.0.0.1", self.port)
             reader, writer = self._streams
             writer.write(raw)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
