@@ -175,6 +175,26 @@ def test_check_and_pages_are_reached_by_envoy_alone(path: Path) -> None:
 
 
 @ALL
+def test_no_label_that_a_stranger_can_give_a_pod_lets_it_in(path: Path) -> None:
+    """A peer of another namespace is known by that namespace's name, which the cluster gives."""
+    for policy in manifests(path).of("NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            for peer in rule.get("from", ()):
+                if "namespaceSelector" in peer:
+                    labels = peer["namespaceSelector"]["matchLabels"]
+                    assert labels["kubernetes.io/metadata.name"], policy["metadata"]["name"]
+
+
+@ALL
+def test_envoy_is_reached_by_everybody_only_where_it_believes_nobodys_address(path: Path) -> None:
+    found = manifests(path)
+    asking, _ = found.one("NetworkPolicy", "authz-envoy")["spec"]["ingress"]
+    config = YAML(typ="safe").load(found.config)
+    assert asking["ports"] == [{"protocol": "TCP", "port": 8443}]
+    assert bool(asking.get("from")) is bool(config["gateway"].get("trusted_hops"))
+
+
+@ALL
 def test_the_real_command_renders_envoys_files(path: Path, tmp_path: Path) -> None:
     """As the init container does, from the ConfigMap's authz.yaml; names lead to every replica."""
     found = manifests(path)
@@ -280,6 +300,7 @@ def _config(tmp_path: Path, old: str = "", new: str = "", base: Path = PLAIN.con
         ("", "", "authz.preStopSeconds=10", "write 35 or more"),
         ("", "", "pages.terminationGracePeriodSeconds=50", "write 70 or more"),
         ("", "", "authz.unknown=1", "additional properties"),
+        ("gateway:", "gateway:\n  trusted_hops: 1", "", "networkPolicy.clients"),
         ("issuer", "- issuer", "", "no YAML"),
     ],
 )

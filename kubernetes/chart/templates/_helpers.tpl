@@ -77,6 +77,17 @@ selector:
     {{- include "authz.labels" . | nindent 4 }}
 {{- end }}
 
+{{/* The proxies of Envoy Gateway. Who may make pods elsewhere can give them these labels. */}}
+{{- define "authz.proxies" -}}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ .Values.envoyGateway.proxyNamespace | quote }}
+  podSelector:
+    matchLabels:
+      gateway.envoyproxy.io/owning-gateway-name: {{ .Values.envoyGateway.gateway | quote }}
+      gateway.envoyproxy.io/owning-gateway-namespace: {{ .Release.Namespace | quote }}
+{{- end }}
+
 {{/* What the chart reads of authz.yaml, and what it refuses. */}}
 {{- define "authz.checked" -}}
 {{- $values := .Values -}}
@@ -116,6 +127,11 @@ selector:
 {{- end -}}
 {{- if eq (dig "gateway" "tls" "" $config | empty) (not (empty $values.tlsSecretName)) -}}
 {{- fail "tlsSecretName: it is there where config has gateway.tls, and only there" -}}
+{{- end -}}
+{{- if and (gt (dig "gateway" "trusted_hops" 0 $config | int) 0) (eq $values.dataPlane "envoy") -}}
+{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.clients) -}}
+{{- fail "networkPolicy.clients: with gateway.trusted_hops Envoy believes X-Forwarded-For of whoever reaches it: name the proxy in front, and nobody else" -}}
+{{- end -}}
 {{- end -}}
 {{- if eq $values.dataPlane "envoy-gateway" -}}
 {{- if dig "pages" "" $config -}}
