@@ -17,7 +17,11 @@ if find_spec("authz_demo") is None:
     install = "pip install --no-index --no-deps --no-build-isolation -e demo"
     pytest.exit(f"demo/ is not installed here: make setup (or only this: .venv/bin/{install})", 4)
 
-from tests.support.needs import LONGEST, NEEDS, forbid_programs, needs
+from tests.support.distribution import LONGEST, SharingScheduling
+from tests.support.needs import NEEDS, forbid_programs, needs
+
+# What a collection makes stays to its end: nothing is to be found until then (see below).
+gc.disable()
 
 settings.register_profile("authz", deadline=None)
 # `--hypothesis-profile=long`: thirty times as many examples, for a long run by hand.
@@ -44,6 +48,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if config.getoption("unit") or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharingScheduling | None:
+    """With `--dist loadfile`, keep together what shares a fixture of many programs."""
+    return SharingScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -89,3 +98,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         forbid_programs()
     # Ten thousand tests and what they import stay to the end: no collection walks them again.
     gc.freeze()
+    gc.enable()

@@ -10,7 +10,7 @@ import pytest
 from tests.support import needs as needs_module
 from tests.support import valkey as valkey_module
 from tests.support.envoy import running_envoy
-from tests.support.needs import LONGEST, NEEDS, needs, started
+from tests.support.needs import NEEDS, needs, started
 from tests.support.valkey import valkey
 
 
@@ -71,11 +71,6 @@ def test_every_launcher_exists() -> None:
         found = getattr(sys.modules[module], attribute)
         plain = needs_module.plain(found)
         assert f"{plain.__module__}.{plain.__qualname__}" == name  # type: ignore[attr-defined]
-
-
-def test_the_longest_files_exist() -> None:
-    """One that was moved is missed here, not silently in the order."""
-    assert [name for name in LONGEST if not (Path(__file__).parent / name).is_file()] == []
 
 
 def _markers(request: pytest.FixtureRequest) -> set[str]:

@@ -39,17 +39,6 @@ STARTS: Final[dict[str, frozenset[str]]] = {
     "posix.fork": frozenset({"process"}),
 }
 NEEDS: Final = frozenset({"envoy", "redis", "browser", "engine", "process"})
-# Of the files that start programs, those that take minutes: what begins late ends alone.
-LONGEST: Final = (
-    "server/test_worker_pool.py",
-    "server/test_envoy_follow.py",
-    "server/test_drain.py",
-    "local/test_up.py",
-    "server/test_service.py",
-    "e2e/test_lists_restart.py",
-    "e2e/test_chromium.py",
-    "server/test_pyvoy.py",
-)
 _PROGRAMS: Final = {
     "envoy": "envoy",
     "valkey-server": "redis",

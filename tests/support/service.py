@@ -128,14 +128,21 @@ class ServiceProcess:
         finally:
             connection.close()
 
-    def events(self, name: str) -> list[dict[str, object]]:
-        """Return the lines of one kind so far."""
-        return [line for line in list(self.lines) if line.get("event") == name]
+    def events(self, name: str, after: int = 0) -> list[dict[str, object]]:
+        """Return the lines of one kind so far, without the first `after` lines of all kinds."""
+        return [line for line in self.lines[after:] if line.get("event") == name]
 
-    def wait_for(self, name: str, count: int = 1) -> dict[str, object]:
-        """Return the count-th line of one kind as soon as it is written."""
-        until(lambda: len(self.events(name)) >= count, f"the line {name!r}")
-        return self.events(name)[count - 1]
+    def wait_for(self, name: str, count: int = 1, after: int = 0) -> dict[str, object]:
+        """Return the count-th line of one kind as soon as it is written.
+
+        Args:
+            name: of the kind.
+            count: how many such lines are waited for.
+            after: how many lines of all kinds are of before, and do not count: of a service that
+                tests share, `len(lines)` when the test begins.
+        """
+        until(lambda: len(self.events(name, after)) >= count, f"the line {name!r}")
+        return self.events(name, after)[count - 1]
 
     def port(self) -> int | None:
         """Return the port of the status listener as soon as it is told.
