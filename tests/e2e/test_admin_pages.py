@@ -22,7 +22,15 @@ from authz_demo import front_door
 from authz_demo.environment import Location, People, StandInProvider
 from authz_demo.issuer import RegisteredClient
 from tests.support.admin_page import PageUpstream, page_upstream
-from tests.support.chromium import CHROMIUM, GO_ON, chromium, go_to, log_in, other_site
+from tests.support.chromium import (
+    CHROMIUM,
+    GO_ON,
+    SharedBrowser,
+    go_to,
+    log_in,
+    other_site,
+    shared_chromium,
+)
 from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.support.door import DOCUMENTS, Door, PublishedDocuments
 
@@ -137,12 +145,17 @@ def _with_pages(folder: Path, text: str) -> str:
     return text + PAGES.format(folder=folder)
 
 
-def browse(whole: Whole, game: Callable[[BrowserContext], Awaitable[None]]) -> None:
-    async def go() -> None:
-        async with chromium(whole.door) as browser:
-            await game(await profile(browser))
+@pytest.fixture(scope="module")
+def browser(whole: Whole) -> Iterator[SharedBrowser]:
+    with shared_chromium(whole.door) as shared:
+        yield shared
 
-    asyncio.run(go())
+
+def browse(browser: SharedBrowser, game: Callable[[BrowserContext], Awaitable[None]]) -> None:
+    async def play(chromium: Browser) -> None:
+        await game(await profile(chromium))
+
+    browser.play(play)
 
 
 async def profile(browser: Browser) -> BrowserContext:
@@ -164,7 +177,7 @@ async def opened(whole: Whole, page: Page, url: str, person: Any) -> tuple[str, 
     return await log_in(whole.door, page, person, lambda now: at(host)(now) or "/problem" in now)
 
 
-def test_from_the_log_in_to_the_log_out(whole: Whole) -> None:
+def test_from_the_log_in_to_the_log_out(whole: Whole, browser: SharedBrowser) -> None:
     """A person logs in with password and code, comes back to the address that they opened, and the
     page's own scripts work; another page asks for nothing more; after the log-out nothing works.
     """
@@ -204,11 +217,11 @@ def test_from_the_log_in_to_the_log_out(whole: Whole) -> None:
         await go_to(page, f"https://{STAFF_HOST}/")
         assert page.url == f"https://{STAFF_HOST}/"
 
-    browse(whole, game)
+    browse(browser, game)
 
 
 @pytest.mark.attack("page-cross-site", "page-cross-site-websocket")
-def test_another_site_does_nothing(whole: Whole) -> None:
+def test_another_site_does_nothing(whole: Whole, browser: SharedBrowser) -> None:
     """Scripts and forms of another site reach nothing with a person's session; a link opens."""
 
     async def game(context: BrowserContext) -> None:
@@ -229,11 +242,11 @@ def test_another_site_does_nothing(whole: Whole) -> None:
         assert not any("evil" in line for line in lines)
         assert "GET /linked HTTP/1.1" in lines
 
-    browse(whole, game)
+    browse(browser, game)
 
 
 @pytest.mark.attack("page-rules")
-def test_whoever_may_not(whole: Whole) -> None:
+def test_whoever_may_not(whole: Whole, browser: SharedBrowser) -> None:
     """Who is in no group is told so, and gets no session."""
 
     async def game(context: BrowserContext) -> None:
@@ -245,11 +258,11 @@ def test_whoever_may_not(whole: Whole) -> None:
         assert page.url.startswith("https://mcp.example.test/authz/page?ticket=")
         assert len(whole.wiki.arrived) == before
 
-    browse(whole, game)
+    browse(browser, game)
 
 
 @pytest.mark.attack("page-revoked")
-def test_a_revocation_ends_access_at_once(whole: Whole) -> None:
+def test_a_revocation_ends_access_at_once(whole: Whole, browser: SharedBrowser) -> None:
     """`authz revoke --user` on the command line: the next request is told to log in."""
 
     async def game(context: BrowserContext) -> None:
@@ -261,7 +274,7 @@ def test_a_revocation_ends_access_at_once(whole: Whole) -> None:
         await go_to(page, f"{ORIGIN}/")
         assert page.url.startswith("https://mcp.example.test/authz/page?ticket=")
 
-    browse(whole, game)
+    browse(browser, game)
 
 
 def revoke(running: RunningEnvironment) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import html
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,14 +23,15 @@ from tests.support.chromium import (
     CHROMIUM,
     GO_ON,
     ByChromium,
-    chromium,
+    SharedBrowser,
     go_to,
     listening,
     log_in,
     other_site,
     profile,
+    shared_chromium,
 )
-from tests.support.door import Assistant, Door, assistant, play
+from tests.support.door import Assistant, Door, assistant
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM.exists(), reason="NOT TESTED: the browser: there is no /usr/bin/chromium"
@@ -39,14 +40,10 @@ ELSEWHERE = "This does not belong to anything that you began in this browser"
 STEP_UP = {"second_factor_required", "login_too_old"}
 
 
-def browse(door: Door, game: Callable[[Browser], Awaitable[None]]) -> None:
-    """Do something in a browser."""
-
-    async def go() -> None:
-        async with chromium(door) as browser:
-            await game(browser)
-
-    play(go)
+@pytest.fixture(scope="module")
+def browser(door: Door) -> Iterator[SharedBrowser]:
+    with shared_chromium(door) as shared:
+        yield shared
 
 
 async def authorize_url(client: Assistant, server: str) -> str:
@@ -66,14 +63,14 @@ async def authorize_url(client: Assistant, server: str) -> str:
         await asyncio.gather(began, return_exceptions=True)
 
 
-def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
+def test_from_the_first_401_to_a_step_up_and_its_end(door: Door, browser: SharedBrowser) -> None:
     """One afternoon of one person: two applications are connected (password and code typed once,
     consent clicked for each), a deletion is refused when the log-in has become old, goes through
     after a step-up, is refused again later; then the person ends one application's log-in.
     """
 
-    async def game(browser: Browser) -> None:
-        context = await profile(door, browser)
+    async def game(chromium: Browser) -> None:
+        context = await profile(door, chromium)
         async with (
             listening() as here,
             listening("localhost") as there,
@@ -104,7 +101,7 @@ def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
 
             # Again too old. In a browser that Authelia does not know everything is asked for.
             link = await refused(door, http, desk)
-            elsewhere = await (await profile(door, browser)).new_page()
+            elsewhere = await (await profile(door, chromium)).new_page()
             await go_to(elsewhere, link)
             await elsewhere.get_by_role("button", name=GO_ON).click()
             assert await log_in(door, elsewhere, door.john, is_done) == ("password", "code")
@@ -116,7 +113,7 @@ def test_from_the_first_401_to_a_step_up_and_its_end(door: Door) -> None:
             )
             expect(await door.call(http, "notes", desk.token, "whoami"), 200)
 
-    browse(door, game)
+    browser.play(game)
 
 
 async def delete(door: Door, http: httpx.AsyncClient, client: Assistant) -> httpx.Response:
@@ -155,32 +152,34 @@ async def ended(door: Door, page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_no_reaches_the_application(door: Door, host: str) -> None:
+def test_a_no_reaches_the_application(door: Door, host: str, browser: SharedBrowser) -> None:
     """From the form that was clicked straight to a listener of this machine: the policy of the
     page lets that through, and Authelia is not asked.
     """
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         async with (
             listening(host) as here,
             assistant(door, door.john, "Denied", redirect_uri=here.redirect_uri) as client,
         ):
-            page = await (await profile(door, browser)).new_page()
+            page = await (await profile(door, chromium)).new_page()
             await go_to(page, await authorize_url(client, "notes"))
             await page.get_by_role("button", name="Deny").click()
             await page.get_by_text("Back at the application").wait_for()
             assert parse_qs(urlsplit(here.came[0]).query)["error"] == ["access_denied"]
 
-    browse(door, game)
+    browser.play(game)
 
 
 @pytest.mark.attack("callback-of-another-browser")
-def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(door: Door) -> None:
+def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(
+    door: Door, browser: SharedBrowser
+) -> None:
     """Consent in the attacker's profile; the victim opens Authelia's URL and logs in there: the
     callback belongs to the browser that began, and the attacker's client hears nothing.
     """
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         async with (
             listening() as here,
             assistant(door, door.john, "Thief", redirect_uri=here.redirect_uri) as client,
@@ -191,27 +190,29 @@ def test_authelias_page_that_another_browser_was_sent_to_leads_to_no_client(door
                 if "/api/oidc/authorization" in request.url:
                     asked.append(request.url)
 
-            page = await (await profile(door, browser)).new_page()
+            page = await (await profile(door, chromium)).new_page()
             page.on("request", note)
             await go_to(page, await authorize_url(client, "notes"))
             await page.get_by_role("button", name=ALLOW).click()
             await page.wait_for_url("https://auth.*/**")
 
-            theirs = await (await profile(door, browser)).new_page()
+            theirs = await (await profile(door, chromium)).new_page()
             await go_to(theirs, asked[0])
             ours = door.at("/authz/")
             await log_in(door, theirs, door.john, lambda url: url.startswith(ours))
             await theirs.get_by_text(ELSEWHERE).wait_for()
             assert here.came == []
 
-    browse(door, game)
+    browser.play(game)
 
 
 @pytest.mark.attack("callback-of-another-browser")
-def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(door: Door) -> None:
+def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(
+    door: Door, browser: SharedBrowser
+) -> None:
     """The attacker logs in, keeps the callback back and lets the victim open it: nothing."""
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         async with (
             listening() as here,
             assistant(door, door.bob, "Fixed", redirect_uri=here.redirect_uri) as client,
@@ -222,21 +223,21 @@ def test_a_callback_that_another_browser_was_sent_to_leads_to_no_client(door: Do
                 page = await client.browser.get(url, follow_redirects=False)
                 url = await door.bob._on(client.browser, page, portal)
 
-            theirs = await (await profile(door, browser)).new_page()
+            theirs = await (await profile(door, chromium)).new_page()
             await go_to(theirs, url)
             await theirs.get_by_text(ELSEWHERE).wait_for()
             assert here.came == []
 
-    browse(door, game)
+    browser.play(game)
 
 
 @pytest.mark.attack("consent-cross-site")
-def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
+def test_other_sites_can_neither_frame_nor_click(door: Door, browser: SharedBrowser) -> None:
     """In a frame there is nothing to click on; a form of another site, with the token of a page
     of this very browser, is refused, and nobody is sent to Authelia.
     """
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         pages: dict[str, str] = {}
         async with (
             listening() as here,
@@ -244,7 +245,7 @@ def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
             assistant(door, door.john, "Framed", redirect_uri=here.redirect_uri) as client,
         ):
             link = await authorize_url(client, "notes")
-            context = await profile(door, browser)
+            context = await profile(door, chromium)
             page = await context.new_page()
             pages["/frame"] = f'<iframe src="{html.escape(link)}"></iframe>'
             await go_to(page, f"{evil}/frame")
@@ -271,7 +272,7 @@ def test_other_sites_can_neither_frame_nor_click(door: Door) -> None:
             await log_in(door, page, door.john, here.is_here)
             assert "code" in parse_qs(urlsplit(here.came[0]).query)
 
-    browse(door, game)
+    browser.play(game)
 
 
 # Turned text, what has no width, a Cyrillic letter in a Latin word, Hebrew beside digits, markup.
@@ -322,20 +323,20 @@ async def shown_arguments(page: Page) -> str:
 
 
 @pytest.mark.attack("approval-page-injected")
-def test_an_approval_from_its_link_to_the_call(door: Door) -> None:
+def test_an_approval_from_its_link_to_the_call(door: Door, browser: SharedBrowser) -> None:
     """A password is enough where no second factor is asked; then the code alone is missing, and
     afterwards nothing is. Hostile arguments stand on the page as what they are; the call that was
     approved passes, and the one that was declined is told so.
     """
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         async with (
             assistant(door, door.john, "Approved files") as files,
             assistant(door, door.john, "Approved notes") as notes,
             notes.network.browser() as http,
             files.at("asked-files", "legacy") as session,
         ):
-            context = await profile(door, browser)
+            context = await profile(door, chromium)
 
             told = await session.call_tool("delete_file", {"name": HOSTILE})
             assert told.meta is not None
@@ -369,20 +370,22 @@ def test_an_approval_from_its_link_to_the_call(door: Door) -> None:
             page = await approval_page(door, context, await link_of("plan"), ())
             assert await shown_arguments(page) == '{"name":"plan"}'
 
-    browse(door, game)
+    browser.play(game)
 
 
 @pytest.mark.attack("page-framed")
-def test_the_console_opens_for_its_group_alone_and_is_framed_nowhere(door: Door) -> None:
+def test_the_console_opens_for_its_group_alone_and_is_framed_nowhere(
+    door: Door, browser: SharedBrowser
+) -> None:
     """An operator logs in with password and code, reads every section without a single breach of
     the pages' own policy, ends a log-in after the page that asks, and leaves; another site cannot
     frame it. What the issuer says of groups comes from the real endpoint.
     """
 
-    async def game(browser: Browser) -> None:
+    async def game(chromium: Browser) -> None:
         async with assistant(door, door.john, "Ended at the console") as client:
             await client.whoami("notes")
-            page = await (await profile(door, browser)).new_page()
+            page = await (await profile(door, chromium)).new_page()
             breaches = list[str]()
             page.on("console", lambda message: breaches.append(message.text))
             console = door.at("/authz/admin")
@@ -407,4 +410,4 @@ def test_the_console_opens_for_its_group_alone_and_is_framed_nowhere(door: Door)
             await page.get_by_role("button", name="Log in").wait_for()
             assert not [each for each in breaches if "Content Security Policy" in each]
 
-    browse(door, game)
+    browser.play(game)

@@ -183,6 +183,7 @@ def test_secrets_are_their_owners_alone(tmp_path: Path, answers: SetupAnswers) -
         assert not any(text and text in other.read_text() for other in others), path
 
 
+@pytest.mark.usefixtures("slow_digests")
 def test_the_password_is_a_slow_digest(tmp_path: Path) -> None:
     """What was typed fits the digest that Authelia reads, and is written nowhere."""
     done = make(tmp_path, password="correct horse battery")

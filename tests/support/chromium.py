@@ -5,8 +5,9 @@ and accepts any certificate there. It is not the client: the client gets the red
 listener on this machine.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,6 +91,37 @@ async def chromium(door: Door) -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+class SharedBrowser:
+    """Play games one after the other in one browser, each with profiles of its own."""
+
+    def __init__(self, runner: asyncio.Runner, browser: Browser) -> None:
+        self._runner, self._browser = runner, browser
+
+    def play(self, game: Callable[[Browser], Awaitable[None]]) -> None:
+        """Play one to its end, and close what it has opened."""
+
+        async def play() -> None:
+            try:
+                await game(self._browser)
+            finally:
+                for context in self._browser.contexts:
+                    await context.close()
+
+        self._runner.run(play())
+
+
+@contextmanager
+def shared_chromium(door: Door) -> Iterator[SharedBrowser]:
+    """Give a browser to all tests of a file: to start one takes a second of CPU."""
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        browser = runner.run(stack.enter_async_context(chromium(door)))
+        try:
+            yield SharedBrowser(runner, browser)
+        finally:
+            runner.run(stack.aclose())
 
 
 async def go_to(page: Page, url: str) -> None:

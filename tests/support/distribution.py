@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 # Of the files that start programs, those that take longest: what begins late ends alone.
 LONGEST: Final = (
@@ -45,9 +45,9 @@ def unit(path: str) -> str:
     return _UNIT_OF.get(path, path)
 
 
-class SharingScheduling(LoadFileScheduling):
+class SharingScheduling(LoadFileScheduling):  # type: ignore[misc]
     """Give each file to one process, as `--dist loadfile`, and files that share a fixture too."""
 
     def _split_scope(self, nodeid: str) -> str:
         """Return what a test is distributed with: what xdist means its schedulers to override."""
-        return unit(super()._split_scope(nodeid))
+        return unit(nodeid.partition("::")[0])

@@ -246,7 +246,7 @@ class Fetcher:
         """
         self._resolve = resolve
         self._public = public
-        self._trust = trust or ssl.create_default_context()
+        self._trust = trust
         self._network = network
         self._port = port
         self._patience = patience
@@ -282,6 +282,8 @@ class Fetcher:
         return found[:_TRIED]
 
     async def _get(self, url: str, addresses: Sequence[str]) -> Fetched:
+        if self._trust is None:  # to read all authorities takes a while: not before one is needed
+            self._trust = await asyncio.to_thread(ssl.create_default_context)
         checked = CheckedAddresses(addresses, self._port, self._network)
         # A stranger's host must hold nobody else's log-in.
         backend = BoundedNetwork(4 * LARGEST, _MOST_LINES, checked)

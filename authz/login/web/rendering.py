@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -102,6 +103,22 @@ _WITH_FORM: Final = "strict-origin"
 _WITHOUT: Final = "no-referrer"
 
 
+@cache
+def _templates() -> Environment:
+    """Return the templates, of which each is compiled once in the life of the process."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.filters["time"] = format_time
+    environment.filters["datetime"] = format_datetime
+    return environment
+
+
 class Pages:
     """Make the pages of one gateway."""
 
@@ -117,20 +134,7 @@ class Pages:
         """
         self._scope_words = scope_words
         self._gateway = urlsplit(origin).netloc
-        self._environment = Environment(
-            loader=FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.filters["shown"] = shown
-        self._environment.filters["time"] = format_time
-        self._environment.filters["datetime"] = format_datetime
-        self._environment.globals.update(
-            gateway=self._gateway,
-            issuer=urlsplit(issuer).netloc,
-        )
+        self._issuer = urlsplit(issuer).netloc
 
     def consent(
         self,
@@ -247,8 +251,17 @@ class Pages:
             alone: whether it is cut off from whoever opened it.
             assets: its style and script.
         """
-        text = self._environment.get_template(template).render(
-            content, has_times=has_times, style=assets.style, script=assets.script
+        text = (
+            _templates()
+            .get_template(template)
+            .render(
+                content,
+                gateway=self._gateway,
+                issuer=self._issuer,
+                has_times=has_times,
+                style=assets.style,
+                script=assets.script,
+            )
         )
         headers = _BASE_HEADERS | (_ALONE if alone else {})
         response = HTMLResponse(text, status, headers=headers)
