@@ -8,10 +8,14 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import httpx
 
 from authz_demo.serving import LOOPBACK
+
+# Seconds: no browser gives up on a busy machine in less.
+_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class LoopbackNetwork:
 
     def browser(self) -> httpx.AsyncClient:
         """Return a new browser: it keeps cookies, follows nothing by itself, uses no proxy."""
-        return httpx.AsyncClient(transport=LoopbackTransport(self), trust_env=False)
+        return httpx.AsyncClient(
+            transport=LoopbackTransport(self), trust_env=False, timeout=_TIMEOUT
+        )
 
 
 class LoopbackTransport(httpx.AsyncBaseTransport):

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp_types import jsonrpc_message_adapter
@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from authz.core.mcp import Message, read
 from authz.core.request import RefusedError
 from authz.core.strict_json import StrictJsonError, loads
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +159,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.attack("parsers-differ")
-@settings(deadline=None, max_examples=1500)
+@examples(500)
 @given(damaged())
 def test_other_parsers_read_the_same(body: bytes) -> None:
     """What is read strictly is read alike by the standard library and by pydantic's Rust parser."""
@@ -191,7 +192,7 @@ class _Pairs(list[Any]):
 
 
 @pytest.mark.attack("mcp-twins")
-@settings(deadline=None, max_examples=1500)
+@examples(500)
 @given(damaged())
 @example(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","name":"drop"}}')
 @example(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","Name":"drop"}}')
@@ -214,7 +215,7 @@ def test_no_parser_could_find_another_tool(body: bytes) -> None:
 
 
 @pytest.mark.attack("parsers-differ")
-@settings(deadline=None, max_examples=1500)
+@examples(500)
 @given(damaged())
 def test_the_official_types_find_the_same_tool(body: bytes) -> None:
     """However a call was damaged: where it is let through, the SDK finds that method and tool."""

@@ -114,13 +114,13 @@ def record(each: TrailWriter, tool: object) -> None:
 async def until(backend: Backend) -> None:
     """Wait for the next call of the backend."""
     backend.called.clear()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await backend.called.wait()
 
 
 async def until_true(condition: Callable[[], bool]) -> None:
     """Let the writer go on until something holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the writer has no event for it
             await asyncio.sleep(0)
 

@@ -55,7 +55,7 @@ class Person2fa:
         headers = forwarded_headers(self.issuer.config)
         async with httpx.AsyncClient(transport=transport, headers=headers) as browser:
             url = await BrowserUser("john", "password", SECRET).log_in(browser, link)
-        async with httpx.AsyncClient(trust_env=False) as browser:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as browser:
             await browser.get(url)
 
 
@@ -76,7 +76,7 @@ def authz_yaml(
 
         thread = threading.Thread(target=lambda: runner.run(run()))
         thread.start()
-        assert ready.wait(20)
+        assert ready.wait(60)
         person = Person2fa(issuer)
         monkeypatch.setattr(webbrowser, "open", person.open)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -84,9 +84,9 @@ def authz_yaml(
         path.write_text(TEXT.format(issuer=ISSUER, internal=f"http://127.0.0.1:{port[0]}"))
         yield path
         for each in person.threads:
-            each.join(20)
+            each.join(60)
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(60)
 
 
 def test_the_token_is_in_a_file_of_its_owner_and_nowhere_else(

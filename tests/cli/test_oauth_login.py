@@ -29,7 +29,7 @@ class Terminal:
 
     async def get(self, url: str, **headers: str) -> httpx.Response:
         """Open a page of the loopback."""
-        async with httpx.AsyncClient(trust_env=False) as browser:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as browser:
             page = await browser.get(url, headers=headers)
         self.pages.append(page)
         return page
@@ -183,10 +183,10 @@ def test_a_connection_that_says_nothing_keeps_no_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log-in ends with its answer, whoever else is connected."""
-    monkeypatch.setattr(loopback, "_PATIENCE", 60.0)
+    monkeypatch.setattr(loopback, "_PATIENCE", 300.0)
 
     async def scene() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async with Loopback("/callback", lambda _: True) as page:
                 at = urlsplit(page.redirect_uri)
                 _, silent = await asyncio.open_connection(at.hostname, at.port)

@@ -22,7 +22,7 @@ async def logged_in(found: FrontDoorStage, wanted: Wanted, **knows: Any) -> Gran
 
     async def visit(link: str) -> None:
         callback = await john(**knows).log_in(found.browser(), link)
-        async with httpx.AsyncClient(trust_env=False) as browser:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as browser:
             await browser.get(callback)
 
     def show(link: str) -> None:

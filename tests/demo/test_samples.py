@@ -22,7 +22,7 @@ FILES = ["list_files", "read_file", "delete_file", "whoami"]
 async def connected(
     name: Sample, mode: str = "auto", headers: dict[str, str] | None = None
 ) -> AsyncIterator[Client]:
-    async with serve(app(name)) as port, httpx2.AsyncClient(headers=headers) as http:
+    async with serve(app(name)) as port, httpx2.AsyncClient(headers=headers, timeout=30) as http:
         transport = streamable_http_client(f"http://127.0.0.1:{port}{PATH}", http_client=http)
         async with Client(transport, mode=mode) as client:
             yield client

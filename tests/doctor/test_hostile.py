@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.doctor import envoy, issuer, token
@@ -14,6 +14,7 @@ from authz.setup.certificates import write_certificates
 from authz_demo.serving import ANYWHERE, ServingCertificate, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, problems, saying
+from tests.support.examples import examples
 from tests.tokens.token_factory import NOW, key_set, rsa_signer
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ FILTER = "envoy.filters.http.ext_authz"
 PARTS = st.sampled_from(["name", "typed_config", "typed_per_filter_config", FILTER])
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.dictionaries(MEMBERS, JSON), JSON)
 def test_issuers(metadata: dict[str, object], key_set: object) -> None:
     """Metadata and key sets of any content are told to be wrong, or are right."""

@@ -6,14 +6,13 @@ doctor says alone.
 
 import asyncio
 import json
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
@@ -29,6 +28,8 @@ from authz_demo.samples import app
 from authz_demo.serving import ANYWHERE, Address, ServingCertificate, serve
 from tests.doctor import kit
 from tests.doctor.kit import answering, diagnoses, problems, the
+from tests.support.examples import examples
+from tests.support.ports import held_port
 
 EVIL = "evil\x1b[2J\u202e\n"
 
@@ -298,15 +299,9 @@ async def _nobody(port: int) -> list[Finding]:
     return await look(f"http://127.0.0.1:{port}/mcp")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_nobody_there() -> None:
     """A port that nobody listens at is a problem wherever the doctor runs."""
-    assert problems(asyncio.run(_nobody(_free_port()))) == ["refused"]
+    assert problems(asyncio.run(_nobody(held_port()))) == ["refused"]
 
 
 @pytest.mark.parametrize(("beside", "severity"), [(True, "problem"), (False, "warning")])
@@ -393,7 +388,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(st.lists(st.dictionaries(st.sampled_from(["name", "inputSchema", "annotations"]), JSON)))
 def test_lists_of_any_content_are_compared(tools: list[dict[str, object]]) -> None:
     """Whatever a server says of its tools ends in printable findings."""

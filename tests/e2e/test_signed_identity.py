@@ -15,10 +15,11 @@ import pytest
 
 from authz.config.key_files import make_key
 from authz.process.service import ServiceSpec
-from authz_demo.environment import Location, free_port, write_environment
+from authz_demo.environment import Location, write_environment
 from authz_demo.reporter import Reporter, headers, message
 from authz_demo.scenario import Scenario
 from tests.support.demo_environment import RunningEnvironment
+from tests.support.ports import held_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +35,9 @@ def signed(short: Path) -> Iterator[RunningEnvironment]:
         short / "w",
         domain="example.test",
         public_port=443,
-        port=free_port(),
-        metrics=free_port(),
-        issuer_port=free_port(),
+        port=held_port(),
+        metrics=held_port(),
+        issuer_port=held_port(),
     )
     keys = [short / name for name in ("identity.pem", "other.pem")]
     for key in keys:
@@ -134,7 +135,7 @@ def test_the_official_server_believes_the_signature_alone(signed: RunningEnviron
             for more_headers in ({}, plain, plain | {"x-authz-identity": "e30.e30.e30"}):
                 answered = await direct.post("/mcp", json=body, headers=mirrors | more_headers)
                 assert answered.status_code == 403
-        async with httpx.AsyncClient() as inside:
+        async with httpx.AsyncClient(timeout=30) as inside:
             found = await inside.get(f"http://127.0.0.1:{place.metrics}/identity-keys")
         assert found.headers["content-type"] == "application/jwk-set+json"
         keys = found.json()["keys"]

@@ -57,6 +57,7 @@ class ThroughEnvoy(StepUpScene):
             self.edge() as url,
             httpx2.AsyncClient(
                 verify=tls("http/1.1"),
+                timeout=30,
                 headers={"host": GATEWAY, "authorization": "Bearer a.b.c"},
                 event_hooks={"response": [self.seen]},
             ) as http,

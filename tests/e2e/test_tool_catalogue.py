@@ -22,7 +22,7 @@ from authz.core.answers import REFUSAL
 from authz.process.service import ServiceSpec
 from authz.server.tool_lists import list_tools
 from authz_demo.client import connect
-from authz_demo.environment import Location, free_port, write_environment
+from authz_demo.environment import Location, write_environment
 from authz_demo.reporter import Reporter
 from authz_demo.scenario import Scenario
 from authz_demo.serving import serve
@@ -35,6 +35,7 @@ from tests.support.older_clients import (
     run_sdk_1,
     run_typescript,
 )
+from tests.support.ports import held_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {"notes": "2026-07-28", "files": "2025-11-25"}
@@ -93,9 +94,9 @@ def running(short_module: Path) -> Iterator[RunningEnvironment]:
         short_module / "w",
         domain="example.test",
         public_port=443,
-        port=free_port(),
-        metrics=free_port(),
-        issuer_port=free_port(),
+        port=held_port(),
+        metrics=held_port(),
+        issuer_port=held_port(),
     )
 
     def change(text: str) -> str:

@@ -361,7 +361,7 @@ def test_metrics_tell_of_the_walk(whole: RunningEnvironment) -> None:
     url = f"http://127.0.0.1:{whole.environment.place.metrics}/metrics"
 
     def metrics() -> str:
-        return httpx.get(url, trust_env=False).text
+        return httpx.get(url, trust_env=False, timeout=30).text
 
     assert 'authz_decisions_total{reason="allowed",server="notes"}' in metrics()
     until(lambda: 'authz_limiter_mode{mode="redis"} 1.0' in metrics(), "Redis to count")

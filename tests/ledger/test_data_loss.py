@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.ledger import LedgerAnswer, Query, Revoked, Taken, UnavailableError
@@ -27,6 +27,7 @@ from authz.ledger.records import Revocation, read_revocation, stricter
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.ledger.queries import START, connected, patient, query, take
+from tests.support.examples import examples
 from tests.support.valkey import ValkeyServer, valkey
 
 TARGETS = [token_field(name) for name in "abc"]
@@ -518,7 +519,7 @@ class Model:
 
 
 @pytest.mark.attack("redis-older-copy")
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     steps=st.lists(
         st.tuples(

@@ -44,7 +44,9 @@ from tests.ledger.queries import (
     timed,
     without_mode,
 )
-from tests.support.valkey import ValkeyServer, binaries, free_port, valkey
+from tests.support.examples import examples
+from tests.support.ports import held_port
+from tests.support.valkey import ValkeyServer, binaries, valkey
 
 STATE = struct.Struct(">Q11I")
 WINDOWS = (1, 60, DAY)
@@ -195,9 +197,7 @@ steps = st.one_of(
 
 
 @given(trace=st.lists(steps, min_size=1, max_size=25))
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_script_equals_the_model(server: ValkeyServer, trace: list[Step]) -> None:
     """Redis and the in-memory ledger answer the same after any history."""
 
@@ -378,7 +378,7 @@ def test_a_cluster_runs_it() -> None:
     if name is None:
         pytest.skip("NOT TESTED: no server")
     # The bus would listen on port + 10000, which there may not be.
-    bus = str(free_port())
+    bus = str(held_port())
     with valkey(name, cluster_enabled="yes", cluster_port=bus, tcp=True) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in server.command("CLUSTER", "INFO"):

@@ -32,6 +32,7 @@ from authz.local.valkey import ALLOCATOR
 from authz.process.group import STOPPED
 from authz.process.service import ServiceSpec
 from tests.process.stage import DEADLINE, ServiceStage, gone, listens, until, wait_until
+from tests.support.ports import held_port
 
 _FILE = """\
 issuer: {{url: https://auth.example.test, internal: "http://127.0.0.1:{issuer}", serve: true}}
@@ -44,14 +45,6 @@ _ISSUER = "https://auth.example.test"
 _ROOT = str(Path(__file__).parents[2])
 PARTS = ("valkey", "service", "envoy")
 ENV = dict(os.environ, PYTHONPATH=_ROOT)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextmanager
@@ -89,7 +82,7 @@ class UpSite:
     """Hold an authz.yaml; its issuer is not there unless it is given."""
 
     def __init__(self, folder: Path, more: str = "", issuer: int = 0) -> None:
-        self.gateway, self.metrics, nobody = _free_ports(3)
+        self.gateway, self.metrics, nobody = (held_port() for _ in range(3))
         issuer = issuer or nobody
         self.file = folder / "authz.yaml"
         ports = {"gateway": self.gateway, "metrics": self.metrics, "issuer": issuer}

@@ -98,9 +98,12 @@ def test_it_is_a_page_beside_the_metrics(tmp_path: Path, *, several: bool) -> No
     """Of one worker and of several; of neither where no socket is named."""
     more = envoy_pages(str(tmp_path / "stats"))
     with envoy(tmp_path / "stats", GOOD), _listening(several=several, more=more) as url:
-        assert httpx.get(f"{url}{PATH}", trust_env=False).text == "up 1\n"
+        assert httpx.get(f"{url}{PATH}", trust_env=False, timeout=30).text == "up 1\n"
     with _listening(several=several, more=envoy_pages("")) as url:
-        assert httpx.get(f"{url}{PATH}", trust_env=False).status_code == HTTPStatus.NOT_FOUND
+        assert (
+            httpx.get(f"{url}{PATH}", trust_env=False, timeout=30).status_code
+            == HTTPStatus.NOT_FOUND
+        )
 
 
 @contextmanager

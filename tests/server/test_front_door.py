@@ -136,7 +136,7 @@ def play(
         world.assembly.start()
         try:
             await world.assembly.settle(20)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await world.assembly.problems())["redis"] == "Redis has not answered yet":  # noqa: ASYNC110 - it comes by a task of its own
                     await asyncio.sleep(0.01)
             await scene(world)

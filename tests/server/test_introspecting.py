@@ -34,7 +34,7 @@ gateway: {{url: https://mcp.example.test}}
 servers:
   files: {{upstream: 'http://127.0.0.1:9/mcp', limits: []{rule}}}
 """
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class IntrospectingWorker:

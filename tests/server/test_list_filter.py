@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.answers import CALLER, LIST, REQUEST_ID, RPC_ID, SERVER_NAME
@@ -26,6 +26,7 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 from tests.server.test_check import FakeVerifier
+from tests.support.examples import examples
 from tests.support.values import policy, principal, server
 
 TOLD = {
@@ -40,7 +41,7 @@ RULES = replace(
     policy(FILES, max_list=100_000),
     servers={each.name: each for each in (FILES, replace(FILES, name="notes"))},
 )
-UNHURRIED = settings(deadline=None, max_examples=40)  # a busy machine is no failure
+UNHURRIED = examples(40)
 
 
 class NoLedger:

@@ -139,7 +139,7 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
     assert began.acquire(timeout=10)
     go_on.release(len(scrapers))
     for each in scrapers:
-        each.join(10)
+        each.join(60)
 
     assert slot.counts()[1]["a_total"].values == {"a_total": float(len(asked))}
 

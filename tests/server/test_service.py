@@ -14,6 +14,7 @@ import pytest
 from authz.envoy import codec, list_codec
 from authz.envoy.pb import health_pb2
 from tests.support.service import (
+    PATIENCE,
     KeyIssuer,
     ServiceProcess,
     running_issuer,
@@ -110,7 +111,7 @@ def serving(service: ServiceProcess) -> bool:
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
-    status: int = call(health_pb2.HealthCheckRequest(), timeout=5).status
+    status: int = call(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status
     return status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -145,7 +146,7 @@ def test_each_decision_is_counted_and_logged(shared: ServiceProcess) -> None:
     shared.check(asking("a.b.c"))
 
     assert [count(shared, each) for each in decisions] == [each + 1 for each in before]
-    assert count(shared, 'authz_limiter_mode{mode="redis"}') == 1
+    until(lambda: count(shared, 'authz_limiter_mode{mode="redis"}') == 1, "Redis to count")
     until(lambda: len(shared.events("decision")) == lines + 2, "two lines")
     assert [line["verdict"] for line in shared.events("decision")[-2:]] == ["allow", "deny"]
 
@@ -230,24 +231,36 @@ def test_a_redis_that_may_evict_is_said_to_be_a_problem(
 
 @pytest.mark.attack("issuer-black-holed")
 def test_known_tokens_do_not_wait_for_an_issuer_that_hangs(
-    service: ServiceProcess, issuer: KeyIssuer
+    issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """While the issuer hangs, a known token is allowed and an unknown key gets its 503."""
-    service.wait_ready()
-    token = now_token()
-    assert service.check(asking(token)).allowed
-    issuer.hold.clear()
+    config = CONFIG.format(
+        issuer=issuer.address, redis=redis.url, transport=transport, rate="60/minute"
+    )
+    # Longer than a busy machine takes for a check.
+    config = config.replace("deadline: 500ms", "deadline: 5s")
+    with running_service(tmp_path, config, ENV) as service:
+        service.wait_ready()
+        token = now_token()
+        assert service.check(asking(token)).allowed
+        issuer.hold.clear()
 
-    unknown = service.begin(asking(ec_signer("new-kid").token({"iat": int(time.time())})))
-    assert service.check(asking(token)).allowed
-    assert not unknown.done()
-    assert answer(unknown.result()).status in {401, 503}
+        unknown = service.begin(asking(ec_signer("new-kid").token({"iat": int(time.time())})))
+        assert service.check(asking(token)).allowed
+        assert not unknown.done()
+        assert answer(unknown.result()).status in {401, 503}
 
 
 def test_a_limit_is_counted_and_told(shared: ServiceProcess) -> None:
     """The request over the limit is refused with a Retry-After and is charged to nobody."""
-    token = now_token(sub="somebody busy")
-    answers = [shared.check(asking(token)) for _ in range(61)]
+    for attempt in range(10):  # where Redis is late, a request is counted in another place
+        before, token = len(shared.lines), now_token(sub=f"somebody busy, {attempt}")
+        answers = [shared.check(asking(token)) for _ in range(61)]
+        until(lambda: len(shared.events("decision", before)) >= 61, "the log")  # noqa: B023
+        allowed = [line for line in shared.events("decision", before) if "limiter" in line]
+        if {line["limiter"] for line in allowed} == {"redis"}:
+            break
+        assert shared.redis_was_late()
 
     assert [each.allowed for each in answers] == [*[True] * 60, False]
     assert "rate_limited" in answers[60].body.decode()
@@ -307,16 +320,18 @@ def test_a_replaced_file_is_taken_by_itself_and_no_request_is_lost(shared: Servi
 @pytest.mark.attack("broken-configuration")
 def test_a_broken_configuration_changes_nothing(shared: ServiceProcess) -> None:
     """A file with an error is told with its line and field, and the old rules stay."""
+    refusals = 'authz_config_reloads_total{outcome="refused"}'
+    lines, counted = len(shared.lines), count(shared, refusals)
     text = shared.config.read_text()
     shared.config.write_text(text.replace("60/minute", "60/minit"))
 
     shared.signal(signal.SIGHUP)
-    refused = shared.wait_for("reload_refused")
+    refused = shared.wait_for("reload_refused", after=lines)
 
     shared.config.write_text(text)
     assert "servers.files.limits[0].rate" in str(refused["problems"])
     assert shared.check(asking()).allowed
-    assert count(shared, 'authz_config_reloads_total{outcome="refused"}') == 1
+    assert count(shared, refusals) == counted + 1
 
 
 def test_a_new_password_of_redis_costs_no_decision(
@@ -353,7 +368,7 @@ def test_a_new_password_of_redis_costs_no_decision(
             assert all(each.allowed for each in answers)
             until(lambda: len(service.events("decision")) >= len(answers), "the log")
             counted = {str(line["limiter"]) for line in service.events("decision")}
-            assert counted == {"redis"}
+            assert counted == {"redis"} or service.redis_was_late(), counted
             # The new one is in use: connections made from now on know no other.
             redis.command("CLIENT", "KILL", "USER", "svc")
             until(lambda: service.check(asking(token)).allowed, "a check after that")

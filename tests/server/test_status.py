@@ -23,7 +23,7 @@ def status() -> Iterator[tuple[Status, Health, Metrics]]:
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path)
         answer = connection.getresponse()

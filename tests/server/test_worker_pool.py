@@ -352,11 +352,15 @@ def test_a_revocation_reaches_every_worker(pool: ServiceProcess, redis: ValkeySe
 
     asyncio.run(revoke(redis, "mallory"))
 
-    assert [pool.check(raw, worker=n).status for n in (0, 1)] == [401, 401]
+    answers = [[pool.check(raw, worker=n).status for n in (0, 1)]]
+    while answers[-1] != [401, 401]:  # decided without Redis: it must have been late
+        until(pool.redis_was_late, "the line about Redis")
+        assert len(answers) < 10, answers
+        answers.append([pool.check(raw, worker=n).status for n in (0, 1)])
 
 
 async def revoke(redis: ValkeyServer, subject: str) -> None:
-    ledger = RedisLedger(RedisOptions(redis.url, timeout=5))
+    ledger = RedisLedger(RedisOptions(redis.url, timeout=30))
     target = revocations.person_target(Person("https://auth.example.test", subject))
     await ledger.revoke(target.field, Revocation())
     await ledger.aclose()

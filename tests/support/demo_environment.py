@@ -17,10 +17,10 @@ from authz_demo.environment import (
     Environment,
     IdentityProvider,
     Location,
-    free_port,
     write_environment,
 )
 from authz_demo.loopback import LoopbackNetwork
+from tests.support.ports import held_port
 
 T = TypeVar("T")
 _PATIENCE = 120.0
@@ -124,7 +124,7 @@ def running_environment(
     Names are those of the recorded Authelia, without a port in any URL: clients are sent to the
     port by a resolver of their own, as a browser is by DNS.
     """
-    ports = {"port": free_port(), "metrics": free_port(), "issuer_port": free_port()}
+    ports = {name: held_port() for name in ("port", "metrics", "issuer_port")}
     at = Location(folder, **{"domain": "example.test", "public_port": 443, **ports, **place})
     running = RunningEnvironment(write_environment(at, issuer, change, login=login, age=age))
     try:

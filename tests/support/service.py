@@ -22,6 +22,8 @@ from tests.support.wire import WireAnswer, answer
 from tests.tokens.token_factory import rsa_signer
 
 PATIENCE = 40.0
+# What is told of a Redis that has not answered within 50 ms; on a busy machine a sound one may not.
+LATE = "no answer in time"
 
 
 def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
@@ -143,6 +145,10 @@ class ServiceProcess:
         """
         until(lambda: len(self.events(name, after)) >= count, f"the line {name!r}")
         return self.events(name, after)[count - 1]
+
+    def redis_was_late(self) -> bool:
+        """Tell whether Redis was ever late: requests were then decided without it."""
+        return any(line["detail"] == LATE for line in self.events("fault"))
 
     def port(self) -> int | None:
         """Return the port of the status listener as soon as it is told.

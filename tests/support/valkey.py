@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,10 +19,11 @@ from redis.retry import Retry
 from authz.local.state import SetupError
 from authz.local.valkey import ALLOCATOR
 from authz.local.valkey import binary as valkey_binary
+from tests.support.ports import held_port
 
 # Redis refuses longer socket paths than a sockaddr_un holds, and pytest's folders are long.
 _PREFIX = "vk-"
-_STARTUP = 15.0
+_STARTUP = 60.0
 
 
 def binaries() -> dict[str, Path | None]:
@@ -37,14 +37,6 @@ def _wheel() -> Path | None:
         return valkey_binary()
     except SetupError:
         return None
-
-
-def free_port() -> int:
-    """Return a port that the system had free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -115,7 +107,7 @@ class ValkeyServer:
             unix_socket_path=str(self.socket),
             password=password or None,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=5,
+            socket_timeout=30,
         )
         try:
             return client.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -168,7 +160,7 @@ def valkey(
     assert binary is not None, f"no {name} on this machine"
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     directives = {key.replace("_", "-"): value for key, value in config.items()}
-    server = ValkeyServer(binary, directory, free_port() if tcp else 0, directives)
+    server = ValkeyServer(binary, directory, held_port() if tcp else 0, directives)
     try:
         if start:
             server.start()

@@ -140,7 +140,8 @@ def test_a_stream_ends_when_authz_said(gateway: Gateway, method: str) -> None:
         assert read(sock, head.encode()).status == 0
     server.go_on.set()
 
-    assert 0.6 <= time.monotonic() - began < 5
+    # Of the server nothing more would come for 30 seconds.
+    assert 0.6 <= time.monotonic() - began < 25
     assert len(server.arrived) == 2
     assert not any(request.values("x-envoy-upstream-rq-timeout-ms") for request in server.arrived)
 

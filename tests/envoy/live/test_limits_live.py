@@ -173,7 +173,8 @@ def test_a_stream_ends_by_its_maximum(plain: Plain) -> None:
         assert read(sock, head.encode()).status == 0
     plain.files.go_on.set()
 
-    assert 2.9 < time.monotonic() - began < 8
+    # Of the server nothing more would come for 30 seconds.
+    assert 2.9 < time.monotonic() - began < 25
 
 
 @pytest.mark.attack("unfinished-bodies")

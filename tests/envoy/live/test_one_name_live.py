@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.gateway import GATEWAY, GOOD, SETTINGS, Gateway, running_gateway, tls
 from tests.support.wild_client import http2
 
@@ -125,9 +126,7 @@ def test_no_path_of_the_portal_leads_to_others(one: Gateway, path: str) -> None:
         max_size=5,
     )
 )  # fmt: skip
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_request_reaches_one_party_by_its_first_word(one: Gateway, words: list[str]) -> None:
     """Whoever is reached got the path that is his: what a client could read differently is not sent
     on, and only what authz was asked about reaches a server.

@@ -21,12 +21,11 @@ from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import block
 from authz.login.store.revocation_outbox import RevocationOutbox
 from tests.login.service.flow_kit import VERIFIER, Flow, Killed, flow, parameters
+from tests.support.examples import examples
 from tests.support.valkey import ValkeyServer
 from tests.support.values import ISSUER
 
-FEW = settings(
-    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+FEW = settings(examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 HOME = "192.0.2.7"

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +24,7 @@ from authz.login.web.cookies import (
 )
 from authz.tokens.sealing import Sealer
 from tests.demo.kit import DemoClock
+from tests.support.examples import examples
 
 ORIGIN = "https://mcp.example.test"
 GOOD = [("origin", ORIGIN), ("sec-fetch-site", "same-origin")]
@@ -244,7 +245,7 @@ def test_cookie_under_another_name(browser: BrowserCookies) -> None:
 
 
 @pytest.mark.attack("tabs-collide")
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_tabs_never_collide(data: st.DataObject) -> None:
     """Whatever the order in which two people's tabs begin and end, each gets its own."""
