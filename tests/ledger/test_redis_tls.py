@@ -26,8 +26,9 @@ from authz.ledger.redis import RedisOptions
 from authz.setup import certificates
 from authz.setup.certificates import SigningAuthority
 from tests.ledger.queries import connected, query, take
+from tests.support.ports import held_port
 from tests.support.sentinels import SERVICE, sentinel
-from tests.support.valkey import ValkeyServer, binaries, free_port, valkey
+from tests.support.valkey import ValkeyServer, binaries, valkey
 
 pytestmark = pytest.mark.skipif(
     binaries()["redis"] is None, reason="redis is NOT TESTED: no such server"
@@ -105,7 +106,7 @@ class TlsServer:
 @pytest.fixture(scope="module")
 def there(files: Files) -> Iterator[TlsServer]:
     """Run a server that knows the user `authz` and no other."""
-    port = free_port()
+    port = held_port()
     with valkey("redis", start=False) as server:
         server.config |= {"tls-port": str(port), **files.directives}
         server.start()
@@ -175,7 +176,7 @@ def test_sentinels_and_nodes_by_tls(there: TlsServer, files: Files) -> None:
     replication = "tls-replication yes\n" + "".join(
         f"{name} {value}\n" for name, value in files.directives.items()
     )
-    port = free_port()
+    port = held_port()
     with sentinel("redis", there.port, users=f"{replication}tls-port {port}\n") as guard:
         options = RedisOptions(
             f"rediss+sentinel://127.0.0.1:{port}/{SERVICE}",

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import redis
 
+from tests.support.ports import held_port
 from tests.support.sentinels import await_that
-from tests.support.valkey import ValkeyServer, free_port, valkey
+from tests.support.valkey import ValkeyServer, valkey
 
 _SLOTS: Final = 16384
 _PRIMARIES: Final = 3
@@ -92,7 +93,7 @@ def cluster(name: str, slot: int) -> Iterator[Cluster]:
                     name,
                     tcp=True,
                     cluster_enabled="yes",
-                    cluster_port=str(free_port()),
+                    cluster_port=str(held_port()),
                     cluster_node_timeout=_TIMEOUT,
                     repl_diskless_sync_delay="0",
                 )

@@ -13,7 +13,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.valkey import ValkeyServer, binaries, free_port, valkey
+from tests.support.ports import held_port
+from tests.support.valkey import ValkeyServer, binaries, valkey
 
 SERVICE: Final = "house"
 DOWN_AFTER: Final = 1.0  # seconds without an answer after which a sentinel takes a node for down
@@ -133,7 +134,7 @@ def sentinel(name: str, primary: int, *, users: str = "") -> Iterator[Sentinel]:
     binary = binaries()[name]
     assert binary is not None, f"no {name} on this machine"
     directory = Path(tempfile.mkdtemp(prefix="se-"))
-    port = free_port()
+    port = held_port()
     lines = [
         f"port {port}",
         "bind 127.0.0.1",
