@@ -36,7 +36,7 @@ from authz.core.approval import Approval
 from authz.core.browser_session import BrowserRule
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
-from authz.core.limits import Audience, Limit, Selector
+from authz.core.limits import Audience, Limit, OutagePolicy, Selector
 from authz.core.listing import lists_of
 from authz.core.methods import Counts
 from authz.core.policy import (
@@ -224,6 +224,7 @@ def _limit(
         place=place,
         counts=Counts(limit.counts),
         shadow=limit.shadow,
+        outage=None if limit.outage is None else OutagePolicy(limit.outage),
     )
 
 

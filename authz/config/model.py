@@ -449,6 +449,11 @@ class RedisConfig(Section):
         "passes (`deny`), or nothing is counted (`allow`).",
         "local",
     )
+    replicas: Annotated[StrictInt, Field(ge=1, le=1000)] = field(
+        "How many `authz serve` share this Redis: while it is away each counts up to its part of "
+        "every quota, which its workers share.",
+        1,
+    )
     max_away: Annotated[float, duration("0s", "1d", "5m")] = field(
         "How long `mode` holds; after it everything is refused until Redis is back.", "5m"
     )
@@ -723,6 +728,11 @@ class LimitConfig(Section):
         "Refuse nothing: count what it would let pass, and tell what it would refuse in the log "
         "(`shadow`) and in `authz_shadow_refusals_total`. Clients are not told of it.",
         False,
+    )
+    outage: Literal["local", "deny", "allow"] | None = field(
+        "What it does while Redis is away, in place of `redis.mode`. A request passes where no "
+        "limit of it says `deny`, and none that counts locally is used up.",
+        None,
     )
 
     @property

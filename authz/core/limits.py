@@ -38,6 +38,14 @@ class Per(Enum):
     CLAIM = "claim"
 
 
+class OutagePolicy(Enum):
+    """Name what a limit does while Redis is down: count in the worker, refuse, or pass all."""
+
+    LOCAL = "local"
+    DENY = "deny"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Select callers: by all that is named.
@@ -108,6 +116,7 @@ class Limit:
         audience: whom it concerns; None for everybody.
         shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
             that of the same limit without it, so what was counted counts when it is enforced.
+        outage: what it does while Redis is down; None as the deployment does.
     """
 
     name: str
@@ -120,6 +129,7 @@ class Limit:
     shadow: bool = False
     claim: str = ""
     audience: Audience | None = None
+    outage: OutagePolicy | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.

@@ -8,10 +8,9 @@ everything is. A worker that never read the revocations answers nothing by itsel
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Final
 
 from authz.core.ledger import (
@@ -24,21 +23,12 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import MAX_UNITS, Limit, Per, Quota, Take, charges
+from authz.core.limits import MAX_UNITS, Limit, OutagePolicy, Per, Quota, Take, charges
 from authz.core.principal import Client
 from authz.ledger.data_loss import DataLoss, DataSetTracker, RevocationSource, merge_revocations
 from authz.ledger.records import CorruptRecordError, Revocation, read_revocation, revoked
 from authz.ledger.sessions import SessionBindings
 from authz.process.ticks import next_tick
-
-
-class OutagePolicy(Enum):
-    """Name what happens to limits while Redis is down (`redis.mode`)."""
-
-    LOCAL = "local"
-    DENY = "deny"
-    ALLOW = "allow"
-
 
 _MODES: Final[Mapping[OutagePolicy, Mode | None]] = {
     OutagePolicy.LOCAL: Mode.LOCAL,
@@ -65,8 +55,8 @@ class OutageOptions:
     """What to do while Redis is down.
 
     Attributes:
-        policy: what happens to limits.
-        workers: how many processes share a quota while each counts for itself.
+        policy: what happens to limits that do not say it themselves.
+        workers: how many processes share a quota while each counts for itself, of all replicas.
         max_away: seconds after which everything is refused.
         pause: seconds after a failure before one caller asks Redis again.
         refresh: seconds between two readings of the revocations.
@@ -99,6 +89,7 @@ class ResilientLedger:
         on_lost: Callable[[DataLoss, int], None] = lambda _, __: None,
         on_probe: Callable[[float], None] = lambda _: None,
         on_revoked: Callable[[Mapping[bytes, Revocation]], None] = lambda _: None,
+        on_outage: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         """Begin as if Redis were up.
 
@@ -113,6 +104,8 @@ class ResilientLedger:
                 written to Redis again.
             on_probe: called with the seconds of each probe that Redis answered.
             on_revoked: called with the revocations that are new since the last reading.
+            on_outage: called as degraded mode begins, with the fault, and as it ends, with an
+                empty text and the seconds that it took.
         """
         self._remote = remote
         self._source = source
@@ -123,6 +116,7 @@ class ResilientLedger:
         self._on_lost = on_lost
         self._on_probe = on_probe
         self._on_revoked = on_revoked
+        self._on_outage = on_outage
         self._tracker = DataSetTracker()
         # How Redis lost data, and how many revocations it lacks; None once that is repaired.
         self._lost: tuple[DataLoss, int] | None = None
@@ -193,7 +187,7 @@ class ResilientLedger:
             # Only a charge proves that Redis is whole: a replica answers everything else, and so
             # a query that charges nothing.
             if query.takes:
-                self._degraded_since = None
+                self._end_outage()
             found = revoked(self._revocations, query) if self._may_lack else None
             if found is not None:
                 return found
@@ -229,6 +223,12 @@ class ResilientLedger:
         self._retry_at = now + self._options.pause
         if self._degraded_since is None:
             self._degraded_since = now
+            self._on_outage(error.detail, 0.0)
+
+    def _end_outage(self) -> None:
+        since, self._degraded_since = self._degraded_since, None
+        if since is not None:
+            self._on_outage("", self._clock() - since)
 
     def _is_fresh(self) -> bool:
         """Tell whether what this worker knows is recent enough to answer by."""
@@ -242,7 +242,8 @@ class ResilientLedger:
 
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
-        if self._options.policy is OutagePolicy.DENY or not self._is_fresh():
+        policies = [self._policy_of(each.limit) for each in query.takes]
+        if OutagePolicy.DENY in (policies or [self._options.policy]) or not self._is_fresh():
             raise UnavailableError("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
@@ -254,14 +255,34 @@ class ResilientLedger:
             raise UnavailableError("redis", "step-ups cannot be read")
         if query.approval is not None:
             raise UnavailableError("redis", "approvals cannot be read")
-        if self._options.policy is OutagePolicy.ALLOW:
-            untouched = (Quota(each.limit, each.limit.quota, 0) for each in query.takes)
-            answer: LedgerAnswer = Taken(tuple(untouched), Mode.UNLIMITED)
-        else:
-            answer = await self._take_share(replace(query, session=None))
+        answer = await self._count(query, policies)
         if session is not None and isinstance(answer, Taken):
             self._sessions.use(session, now)
         return answer
+
+    def _policy_of(self, limit: Limit) -> OutagePolicy:
+        if limit.outage is None:
+            return self._options.policy
+        if limit.shadow and limit.outage is OutagePolicy.DENY:
+            return OutagePolicy.LOCAL  # it refuses nothing
+        return limit.outage
+
+    async def _count(self, query: Query, policies: Sequence[OutagePolicy]) -> LedgerAnswer:
+        """Charge the limits that are counted here; those of policy ALLOW stay untouched."""
+        takes = zip(query.takes, policies, strict=True)
+        counted = tuple(take for take, policy in takes if policy is OutagePolicy.LOCAL)
+        if not counted and OutagePolicy.ALLOW in (*policies, self._options.policy):
+            untouched = (_untouched(each) for each in query.takes)
+            return Taken(tuple(untouched), Mode.UNLIMITED)
+        answer = await self._take_share(replace(query, session=None, takes=counted))
+        if not isinstance(answer, Taken | OverLimit) or len(counted) == len(query.takes):
+            return answer
+        told = iter(answer.quotas)
+        quotas = [
+            next(told) if policy is OutagePolicy.LOCAL else _untouched(each)
+            for each, policy in zip(query.takes, policies, strict=True)
+        ]
+        return replace(answer, quotas=tuple(quotas))
 
     async def _take_share(self, query: Query) -> LedgerAnswer:
         """Charge this worker's share of every quota, in memory."""
@@ -376,3 +397,7 @@ class ResilientLedger:
             if left <= 0 or (self._degraded_since is None and await self._must_read()):
                 left = self._options.refresh
                 await self.refresh()
+
+
+def _untouched(take: Take) -> Quota:
+    return Quota(take.limit, take.limit.quota, 0)

@@ -12,6 +12,7 @@ from typing import Final
 
 from authz.config.model import RedisConfig
 from authz.core.ledger import Ledger, Mode, UnavailableError
+from authz.core.limits import OutagePolicy
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
 from authz.ledger.keys import RedisKeys
@@ -19,7 +20,7 @@ from authz.ledger.login_records import Command
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
+from authz.ledger.resilient import OutageOptions, ResilientLedger
 from authz.ledger.revocations import read_entry
 from authz.server.deployment_events import DeploymentEvents
 from authz.telemetry.recorder import Recorder
@@ -67,7 +68,8 @@ class LedgerLifecycle:
         self._facts_problem = ""
         self._facts_at: float | None = None
         if options is not None:
-            outage = OutageOptions(OutagePolicy(config.mode), workers, config.max_away)
+            sharing = workers * config.replicas
+            outage = OutageOptions(OutagePolicy(config.mode), sharing, config.max_away)
             self._remote = RedisLedger(options)
             self._batched = BatchedLedger(self._remote)
             self._resilient = ResilientLedger(
@@ -80,6 +82,7 @@ class LedgerLifecycle:
                 on_lost=self._report_loss,
                 on_probe=recorder.metrics.redis_probe.observe,
                 on_revoked=self._report_revoked,
+                on_outage=self._report_outage,
             )
         self.events = DeploymentEvents(recorder)
         if options is not None and self._remote is not None:
@@ -130,6 +133,13 @@ class LedgerLifecycle:
             return
         self._logged_fault = error.detail
         self._recorder.fault(error.dependency, error.detail)
+
+    def _report_outage(self, fault: str, seconds: float) -> None:
+        """Log and count that limits are answered without Redis from now on, or no more."""
+        change = "begun" if fault else "ended"
+        self._recorder.metrics.redis_outages.labels(change).inc()
+        facts = {"fault": fault, "mode": self.mode()} if fault else {"seconds": round(seconds, 3)}
+        self._recorder.event(f"outage_{change}", **facts)
 
     def _report_loss(self, loss: DataLoss, revocations: int) -> None:
         """Log and count a data loss of Redis that was repaired."""

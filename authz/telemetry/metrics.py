@@ -141,6 +141,12 @@ class Metrics:
             "loss",
         )
         _begin(self.redis_losses, [("emptied",), ("older_copy",)])
+        self.redis_outages: Final = self._counter(
+            "authz_redis_outages_total",
+            "How often a worker began, and ended, to answer limits without Redis.",
+            "change",
+        )
+        _begin(self.redis_outages, [("begun",), ("ended",)])
         self.redis_probe: Final = self._histogram(
             "authz_redis_probe_seconds",
             "Time for one charge in Redis, tried once a second by each worker.",

@@ -17,14 +17,14 @@ from authz.core.ledger import (
     Taken,
     UnavailableError,
 )
-from authz.core.limits import Quota
+from authz.core.limits import OutagePolicy, Quota, Take
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.data_loss import DataLoss, MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.keys import EVERYTHING, token_field
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import CorruptRecordError, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
-from authz.ledger.resilient import OutageOptions, OutagePolicy, ResilientLedger
+from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.ledger.queries import START, approving, connected, left, query, session, take
 from tests.support.valkey import ValkeyServer, valkey
 
@@ -76,6 +76,7 @@ class ResilientScene:
         self.seconds = 1000.0
         self.errors: list[str] = []
         self.probes: list[float] = []
+        self.outages: list[tuple[str, float]] = []
         self.options = OutageOptions(
             mode, workers, max_away=300, pause=0.25, refresh=5, tolerated=tolerated
         )
@@ -87,6 +88,7 @@ class ResilientScene:
             lambda: self.seconds,
             on_error=lambda error: self.errors.append(error.dependency),
             on_probe=self.probes.append,
+            on_outage=lambda fault, seconds: self.outages.append((fault, seconds)),
         )
 
     def breaks(self) -> None:
@@ -244,6 +246,67 @@ def test_deny_refuses() -> None:
             with pytest.raises(UnavailableError):
                 await scene.ledger.take(query(take()))
         assert scene.ledger.mode is None
+
+    played(scenario)
+
+
+def limited(outage: OutagePolicy | None, *, shadow: bool = False, quota: int = 1) -> Take:
+    """Return a take on a limit that says what it does while Redis is away."""
+    one = take(f"{outage} {quota}", quota=quota)
+    return replace(one, limit=replace(one.limit, outage=outage, shadow=shadow))
+
+
+@pytest.mark.parametrize("mode", OutagePolicy)
+@pytest.mark.parametrize("first", [None, *OutagePolicy])
+@pytest.mark.parametrize("second", [None, *OutagePolicy])
+def test_each_limit_says_what_it_does(
+    mode: OutagePolicy, first: OutagePolicy | None, second: OutagePolicy | None
+) -> None:
+    """One that denies refuses, one that counts is used up, one that allows is untouched."""
+
+    async def scenario() -> None:
+        scene = await away(mode)
+        asked = query(limited(first), limited(second, quota=2))
+        policies = [first or mode, second or mode]
+        if OutagePolicy.DENY in policies:
+            with pytest.raises(UnavailableError):
+                await scene.ledger.take(asked)
+            return
+        answers = [await scene.ledger.take(asked) for _ in range(2)]
+        counts = [each is OutagePolicy.LOCAL for each in policies]
+        assert left(answers[0]) == [0 if counts[0] else 1, 1 if counts[1] else 2]
+        assert isinstance(answers[0], Taken)
+        assert answers[0].mode is (Mode.LOCAL if any(counts) else Mode.UNLIMITED)
+        if first != second:
+            assert isinstance(answers[1], OverLimit if counts[0] else Taken)
+
+    played(scenario)
+
+
+def test_a_limit_in_shadow_denies_nothing() -> None:
+    """It refuses nothing while Redis is there, and nothing while it is away."""
+
+    async def scenario() -> None:
+        scene = await away()
+        asked = query(limited(OutagePolicy.DENY, shadow=True))
+        for _ in range(3):
+            assert isinstance(await scene.ledger.take(asked), Taken)
+
+    played(scenario)
+
+
+def test_each_change_is_told_once() -> None:
+    """With what is wrong as it begins, and how long it took as it ends."""
+
+    async def scenario() -> None:
+        scene = await away()
+        for _ in range(3):
+            await scene.ledger.take(query(take()))
+            scene.seconds += 0.25
+        scene.heals()
+        for _ in range(2):
+            await scene.ledger.probe()
+        assert scene.outages == [("test", 0.0), ("", 0.75)]
 
     played(scenario)
 
