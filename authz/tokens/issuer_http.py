@@ -97,12 +97,16 @@ def issuer_client(
         wrap: returns what is to carry the requests in place of a transport; None for the transport
             itself.
     """
-    # No proxies of the environment: the internal address is meant literally.
-    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
-        verify=verify or ssl.create_default_context(),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
-        trust_env=False,
-    )
+
+    def transport_with(trust: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+        # No proxies of the environment: the internal address is meant literally.
+        return httpx.AsyncHTTPTransport(
+            verify=trust,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=kept),
+            trust_env=False,
+        )
+
+    transport = _SystemTrust(transport_with) if verify is None else transport_with(verify)
     return httpx.AsyncClient(
         follow_redirects=False,
         timeout=timeout,
@@ -111,6 +115,31 @@ def issuer_client(
         # Nothing is unpacked, so that no small answer becomes a large one.
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
+
+
+class _SystemTrust(httpx.AsyncBaseTransport):
+    """Read the system's authorities for the first https URL: they take a megabyte, and 30 ms.
+
+    Many an issuer is asked over plain HTTP, at its internal address.
+    """
+
+    def __init__(self, make: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport]) -> None:
+        self._make = make
+        # It trusts nobody: whatever scheme would come to it, TLS fails.
+        self._plain = make(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        self._secure: httpx.AsyncBaseTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "http":
+            return await self._plain.handle_async_request(request)
+        if self._secure is None:
+            self._secure = self._make(ssl.create_default_context())
+        return await self._secure.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._plain.aclose()
+        if self._secure is not None:
+            await self._secure.aclose()
 
 
 async def get(

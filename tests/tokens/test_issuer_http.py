@@ -73,3 +73,46 @@ def test_what_is_in_the_way_is_named(
             return caught.value.detail
 
     assert asyncio.run(play()) == words
+
+
+@asynccontextmanager
+async def json_at(context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    async with listening(answer, tls=context) as port:
+        yield port
+
+
+def test_the_systems_authorities_are_read_for_https_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are a megabyte, which an issuer at a plain internal address does not need."""
+    made = write_certificates(tmp_path, ["localhost"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate, made.key)
+    read, create = list[object](), ssl.create_default_context
+
+    def counted() -> ssl.SSLContext:
+        read.append(None)
+        return create()
+
+    async def play() -> None:
+        async with (
+            json_at(None) as plain_port,
+            json_at(context) as port,
+            issuer_client(timeout=10) as client,
+        ):
+            at = IssuerEndpoint(httpx.URL(f"http://127.0.0.1:{plain_port}"), {})
+            assert await get(client, at) == {}
+            assert not read
+            for _ in range(2):
+                at = IssuerEndpoint(httpx.URL(f"https://localhost:{port}"), {})
+                assert await get(client, at) == {}
+            assert len(read) == 1
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    asyncio.run(play())
