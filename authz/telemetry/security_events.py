@@ -7,7 +7,7 @@ many were left out, and no caller makes what is kept grow (tests/telemetry/test_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
@@ -204,6 +204,7 @@ class SecurityNotice:
         occurrences: since it was told last.
         left_out: whether it ends a window in which more came than were told.
         sources: how many addresses they came from; at most 32 are told apart.
+        is_last: whether no further one is told until its window has ended.
     """
 
     event: SecurityEvent
@@ -211,6 +212,7 @@ class SecurityNotice:
     occurrences: int
     left_out: bool = False
     sources: int = 0
+    is_last: bool = False
 
 
 class _Window:
@@ -256,7 +258,7 @@ class SecurityEvents:
         if window.count < row.threshold or window.lines >= row.lines:
             return ended
         window.lines += 1
-        return (*ended, _notice(event, window))
+        return (*ended, replace(_notice(event, window), is_last=window.lines >= row.lines))
 
     def flush(self, now: float) -> tuple[SecurityNotice, ...]:
         """Return what was left out in windows that have ended."""
@@ -314,6 +316,11 @@ def ecs_fields(notice: SecurityNotice, now: float) -> dict[str, object]:
     fields["authz.occurrences"] = notice.occurrences
     if notice.sources > 1:
         fields["authz.sources"] = notice.sources
-    if notice.left_out:
-        fields["authz.left_out"] = True
+    # What has no line of its own; of a burst that is told once, all but the one whose facts stand
+    # here.
+    left_out = notice.occurrences - (0 if notice.left_out else 1)
+    if left_out:
+        fields["authz.left_out"] = left_out
+    if notice.is_last:
+        fields["authz.quiet_until_window_ends"] = int(row.window)
     return fields

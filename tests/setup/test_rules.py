@@ -219,6 +219,13 @@ FIRES: Final[Mapping[str, Sequence[Firing]]] = {
             *(11, {"job": "authz-pages"}),
         )
     ],
+    "AuthzTelemetryLost": [
+        Firing(
+            {f'authz_otlp_dropped_total{{{AUTHZ},signal="traces",why="{why}"}}': jump(1)},
+            *(16, {"job": "authz", "signal": "traces"}),
+        )
+        for why in ("queue", "unreachable", "refused")
+    ],
     "AuthzRevocationsNotTold": [
         Firing({f"authz_revocations_waiting{{{PAGES}}}": jump(1)}, 26, {}),
         *(

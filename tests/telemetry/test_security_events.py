@@ -98,7 +98,9 @@ def test_a_burst_is_told_once_and_then_how_many_were_left_out() -> None:
     first, last = _lines(stream)
     assert (first["authz.sources"], last["authz.sources"]) == (30, 32)
     assert last["authz.occurrences"] == 970
-    assert last["authz.left_out"] is True
+    assert (first["authz.left_out"], last["authz.left_out"]) == (29, 970)
+    assert first["authz.quiet_until_window_ends"] == 300
+    assert "authz.quiet_until_window_ends" not in last
     metric = recorder.metrics.registry.get_sample_value
     assert metric("authz_security_events_total", {"event": "forged_token"}) == 1000
 
@@ -161,7 +163,11 @@ def test_a_line_is_short_whatever_a_caller_chose(text: str, event: SecurityEvent
     assert line.isascii()
     assert json.loads(line)["ecs"] | {"@timestamp": ""} == ecs_fields(
         SecurityNotice(
-            event, EventFacts(*[text] * 7), event.value.threshold, sources=int(text != "")
+            event,
+            EventFacts(*[text] * 7),
+            event.value.threshold,
+            sources=int(text != ""),
+            is_last=event.value.lines == 1,
         ),
         0.0,
     ) | {"@timestamp": ""}
