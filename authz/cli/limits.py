@@ -125,6 +125,11 @@ def _row(use: LimitUse) -> tuple[str, ...]:
         shown_text(use.client) or "-",
         shown_text(use.limit.place) or "every server",
         str(use.used),
-        f"{use.limit.quota} in {use.limit.window} s{', shadow' if use.limit.shadow else ''}",
+        f"{use.limit.quota} in {_window(use)}{', shadow' if use.limit.shadow else ''}",
         f"{use.reset} s",
     )
+
+
+def _window(use: LimitUse) -> str:
+    calendar = use.limit.calendar
+    return f"{use.limit.window} s" if calendar is None else f"a {calendar}"

@@ -107,7 +107,8 @@ def _choose(
     for limit, *variants in limits:
         if limit.counts not in {Counts.ALL, counts} or limit.per not in {Per.USER, Per.CLIENT_USER}:
             continue
-        if limit.shadow:
+        # A day's quota may be spent before midnight, and the next day's after it.
+        if limit.shadow or limit.calendar is not None:
             continue
         meter = Meter(limit, sustained, least, tuple(variants))
         times = 1 if limit.per is Per.USER else clients

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from authz.config import urls
 from authz.config.budgets import Budget, budget
@@ -34,6 +35,7 @@ from authz.config.value_types import Counted, Rate
 from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
 from authz.core.browser_session import BrowserRule
+from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import ArgumentTest, Condition, Given, OneOf, Under, Within
 from authz.core.limits import Audience, Limit, OutagePolicy, Selector
@@ -69,6 +71,7 @@ DEFAULT_LIMITS: Final = (
 
 _METHODS: Final = {"any": Method.ANY, "totp": Method.TOTP}
 _ASSURANCES: Final = {None: Method.NONE, "two_factor": Method.ANY, "totp": Method.TOTP}
+_DAY: Final = 86_400
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 
@@ -142,7 +145,7 @@ def metadata_url(resource: str) -> str:
     return resource.removesuffix(path) + _WELL_KNOWN + path
 
 
-def limit_name(place: str, per: Counted, rate: Rate, counts: str = "all") -> str:
+def limit_name(place: str, per: Counted, rate: object, counts: str = "all") -> str:
     """Return the name of a limit that was given none: `files:delete_*:user:5/minute`.
 
     It can be a structured-field string (RFC 9651): printable ASCII, no quote, no backslash. No
@@ -197,6 +200,14 @@ def windows_of(limit: LimitConfig | LimitOverrideConfig) -> tuple[tuple[Rate, st
     return tuple(windows)
 
 
+def calendar_of(limit: LimitConfig, rate: Rate) -> Calendar | None:
+    """Return the calendar by which a window of a limit is counted; None where it slides."""
+    if limit.time_zone is None or not (rate.monthly or rate.window == _DAY):
+        return None
+    unit = CalendarUnit.MONTH if rate.monthly else CalendarUnit.DAY
+    return Calendar(unit, ZoneInfo(limit.time_zone), limit.time_zone)
+
+
 def _selector(config: Config, override: LimitOverrideConfig) -> Selector:
     clients = override.clients
     others = clients is not None and DEFAULT in clients
@@ -211,15 +222,18 @@ def _selector(config: Config, override: LimitOverrideConfig) -> Selector:
 def _limit(
     place: str, limit: LimitConfig, audience: Audience | None, rate: Rate, name: str
 ) -> Limit:
-    made = limit_name(place, limit.per, rate, limit.counts)
+    calendar = calendar_of(limit, rate)
+    length = str(rate) if calendar is None else f"{rate.quota}/{calendar}"
+    made = limit_name(place, limit.per, length, limit.counts)
     is_burst = name == ":burst"
     return Limit(
         name=limit.name + name if limit.name else made + (name if is_burst else ""),
         per=limit.per.per,
         claim=limit.per.claim,
         audience=audience,
+        calendar=calendar,
         quota=rate.quota,
-        window=rate.window,
+        window=rate.window if calendar is None else SPANS[calendar.unit],
         cost=limit.cost,
         place=place,
         counts=Counts(limit.counts),

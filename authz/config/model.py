@@ -709,6 +709,11 @@ class LimitConfig(Section):
     overrides: NonEmpty[LimitOverrideConfig] | None = field(
         "Other rates for some callers; the first that names the caller holds.", None
     )
+    time_zone: Annotated[str, value_types.TIME_ZONE] | None = field(
+        "Where days and months begin: with it `/day` and `/month` count from midnight there, and "
+        "do not slide; left out, they are 24 hours and 30 days that slide.",
+        None,
+    )
     cost: Annotated[StrictInt, Field(ge=1, le=1_000_000_000)] = field(
         "How many units one request takes.", 1
     )

@@ -9,8 +9,10 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import limits
 from pydantic import (
@@ -149,6 +151,7 @@ class Rate:
 
     quota: int
     window: int
+    monthly: bool = dataclass_field(default=False, compare=False)  # written `/month`, not 30 days
 
     def __str__(self) -> str:
         """Return the notation with the largest unit that divides the window."""
@@ -166,7 +169,8 @@ def _rate(text: str) -> Rate:
     # limits.parse alone would take "10/minute;5/second" for its first half and "1/0 minute" for
     # "1/minute"; the pattern lets neither come here.
     item = limits.parse(text)
-    rate = Rate(item.amount, item.get_expiry())
+    monthly = item.GRANULARITY.name == "month" and item.multiples == 1
+    rate = Rate(item.amount, item.get_expiry(), monthly)
     if not 1 <= rate.quota <= _LARGEST_QUOTA:
         raise WrongValueError(
             f"{shown(text)} is out of range", f"write 1 to {_LARGEST_QUOTA} requests"
@@ -403,6 +407,22 @@ ASSURANCE_CLAIM: Final = Notation(
 )
 # No control characters: a group stands in a header for the upstream.
 GROUP: Final = Notation("a group", r"[^\x00-\x1f\x7f]{1,128}", "staff")
+
+
+def _zone(text: str) -> str | None:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        return None
+    return text
+
+
+TIME_ZONE: Final = Notation(
+    "a time zone of the IANA database",
+    r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}",
+    "Europe/Berlin",
+    _zone,
+)
 SUBJECT: Final = Notation(
     "a subject", r"(?=\S)[^\x00-\x1f\x7f]{1,256}", "52b134ec-d812-4022-82b4-9100df7e1418"
 )

@@ -553,4 +553,12 @@ def rate_limit(
 
 
 def _policies(*limits: Limit) -> str:
-    return ", ".join([f'"{each.name}";q={each.quota};w={each.window}' for each in limits])
+    # A day or a month has no one length (and `w` is optional); `t` tells when it ends.
+    return ", ".join(
+        [
+            f'"{each.name}";q={each.quota};w={each.window}'
+            if each.calendar is None
+            else f'"{each.name}";q={each.quota}'
+            for each in limits
+        ]
+    )

@@ -42,7 +42,7 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Quota, Take, bucket_ids
+from authz.core.limits import Quota, takes_of
 from authz.core.mcp import NAME_HEADER
 from authz.core.methods import PROMPTS_GET, TOOLS_CALL, Counts
 from authz.core.parameter_headers import parameter_headers
@@ -359,7 +359,7 @@ def _judged(
             second_factor=refused.second_factor,
             rules=evaluation.context.rules,
         )
-    query = _query_of(call, evaluation, unsatisfied, cache)
+    query = _query_of(call, evaluation, unsatisfied, now, cache)
     if key is not None:
         query = replace(query, approval_key=key)
     return PendingDecision(
@@ -463,16 +463,25 @@ def _query_of(
     call: BearerRequest,
     evaluation: StaticEvaluation,
     unsatisfied: tuple[SecondFactor, ...],
+    now: float,
     cache: IdentityCache | None,
 ) -> Query:
-    """Return the query for the ledger; one that depends on no address is cached per token."""
+    """Return the query for the ledger; one that depends on no address is cached per token.
+
+    Where days or months are counted, it is cached for as long as these last.
+    """
     principal, session_id = evaluation.context.principal, call.session_id
     if cache is None or evaluation.by_address:
-        query = _query(evaluation, unsatisfied, call.request.address, cache)
+        query = _query(evaluation, unsatisfied, call.request.address, now, cache)
         if session_id is None:
             return query
         return _with_session(query, session_id, call.server, principal)
-    query = cache.get(_query_without_address, evaluation, *unsatisfied)
+    if evaluation.calendars:
+        periods = tuple([each.period(now).begins for each in evaluation.calendars])
+        held = id(evaluation), *map(id, unsatisfied), periods
+        query = cache.find(held, _query_of_period, evaluation, now, *unsatisfied)
+    else:
+        query = cache.get(_query_without_address, evaluation, *unsatisfied)
     if session_id is None:
         return query
     if len(session_id) > _MAX_CACHED_ID:
@@ -482,7 +491,11 @@ def _query_of(
 
 
 def _query_without_address(evaluation: StaticEvaluation, *unsatisfied: SecondFactor) -> Query:
-    return _query(evaluation, unsatisfied, "")
+    return _query(evaluation, unsatisfied, "", 0.0)
+
+
+def _query_of_period(evaluation: StaticEvaluation, now: float, *unsatisfied: SecondFactor) -> Query:
+    return _query(evaluation, unsatisfied, "", now)
 
 
 def _with_session(query: Query, session_id: str, server: Server, principal: Principal) -> Query:
@@ -493,6 +506,7 @@ def _query(
     evaluation: StaticEvaluation,
     unsatisfied: tuple[SecondFactor, ...],
     address: str,
+    now: float,
     cache: IdentityCache | None = None,
 ) -> Query:
     principal = evaluation.context.principal
@@ -507,9 +521,9 @@ def _query(
         step_up_key=key,
         step_up=merge(unsatisfied) if unsatisfied else None,
         takes=tuple(
-            Take(bucket, limit)
+            take
             for limit in evaluation.limits
-            for bucket in bucket_ids(limit, principal, address, cache)
+            for take in takes_of(limit, principal, address, now, cache)
         ),
         grant=None if principal.login is None else principal.login.grant,
         registered_client=_registered_client(principal),

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from authz.core.approval import Approval, strictest
+from authz.core.calendar_windows import Calendar
 from authz.core.catalogue import UNLISTED, Annotation, Catalogue, PinMode, PinState, pin_state
 from authz.core.conditions import Outcome, judge
 from authz.core.detail import Detail
@@ -152,6 +153,7 @@ class StaticEvaluation:
         confirm: whether a rule asks to confirm the token at the issuer.
         limits: every limit that is charged.
         by_address: whether one of them counts addresses.
+        calendars: of those of them whose windows are days or months.
         approval: what a person has to approve; None where nothing.
     """
 
@@ -162,6 +164,7 @@ class StaticEvaluation:
     confirm: bool
     limits: tuple[Limit, ...]
     by_address: bool
+    calendars: tuple[Calendar, ...] = ()
     approval: Approval | None = None
 
 
@@ -275,6 +278,7 @@ def _evaluate(
         confirm=any(rule.confirm for rule in rules),
         limits=limits,
         by_address=any(limit.per is Per.ADDRESS for limit in limits),
+        calendars=tuple(limit.calendar for limit in limits if limit.calendar is not None),
         approval=None if selection.concern is Concern.TOOLS else strictest(approvals),
     )
 

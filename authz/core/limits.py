@@ -17,6 +17,7 @@ from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from authz.core.calendar_windows import Calendar, Period
 from authz.core.identity_cache import IdentityCache
 from authz.core.methods import Counts
 from authz.core.principal import Principal
@@ -114,6 +115,8 @@ class Limit:
         counts: which messages are charged; part of the bucket, too.
         claim: the claim whose value tells whose requests are counted; of Per.CLAIM alone.
         audience: whom it concerns; None for everybody.
+        calendar: the days or months that its windows are; None for windows that slide. Each has a
+            bucket of its own, and `window` is longer than any (`calendar_windows.SPANS`).
         shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
             that of the same limit without it, so what was counted counts when it is enforced.
         outage: what it does while Redis is down; None as the deployment does.
@@ -130,6 +133,7 @@ class Limit:
     claim: str = ""
     audience: Audience | None = None
     outage: OutagePolicy | None = None
+    calendar: Calendar | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -163,10 +167,13 @@ class Take:
     Attributes:
         bucket: a digest that names the limit and whose requests it counts (`bucket_id`).
         limit: what to charge against.
+        ends: when the bucket's period ends, in milliseconds since the epoch; 0 of a window that
+            slides.
     """
 
     bucket: str
     limit: Limit
+    ends: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +215,13 @@ class Charge:
         bucket: the bucket.
         limit: its limit.
         cost: the units of all its takes together.
+        ends: as of `Take`.
     """
 
     bucket: str
     limit: Limit
     cost: int
+    ends: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +255,7 @@ def charges(takes: Sequence[Take]) -> tuple[Charge, ...]:
             if _rule_of(seen.limit) != _rule_of(limit):
                 raise ValueError("two limits in one bucket")
             cost += seen.cost
-        found[each.bucket] = Charge(each.bucket, limit, cost)
+        found[each.bucket] = Charge(each.bucket, limit, cost, each.ends)
     return tuple(found.values())
 
 
@@ -280,16 +289,18 @@ def advance(state: WindowState | None, limit: Limit, now: int) -> WindowState:
     return WindowState(current, (0,) * late + state.counts[: SLOTS + 1 - late])
 
 
-def quota_of(state: WindowState, limit: Limit, now: int) -> Quota:
-    """Return the quota of an advanced state."""
+def quota_of(state: WindowState, limit: Limit, now: int, ends: int = 0) -> Quota:
+    """Return the quota of an advanced state; `ends` as of `Take`."""
     counts = state.counts
     for age in range(SLOTS, -1, -1):
         if counts[age]:
-            return in_use(limit, sum(counts), state.slot, age, now)
+            return in_use(limit, sum(counts), state.slot, age, now, ends)
     return Quota(limit, limit.quota, 0)
 
 
-def in_use(limit: Limit, used: int, slot: int, oldest: int, now: int) -> Quota:
+def in_use(  # noqa: PLR0917 - called for every limit of every request
+    limit: Limit, used: int, slot: int, oldest: int, now: int, ends: int = 0
+) -> Quota:
     """Return the quota of a limit some of whose units are used.
 
     Args:
@@ -298,9 +309,10 @@ def in_use(limit: Limit, used: int, slot: int, oldest: int, now: int) -> Quota:
         slot: the newest slot.
         oldest: how many slots before that the oldest of them were charged.
         now: milliseconds since the epoch.
+        ends: as of `Take`.
     """
     remaining = limit.quota - used
-    reset = _seconds(_back(slot, limit, oldest) - now)
+    reset = _seconds(max(1, ends - now) if ends else _back(slot, limit, oldest) - now)
     return Quota(limit, max(0, remaining), reset)
 
 
@@ -309,6 +321,8 @@ def wait(state: WindowState, charge: Charge, now: int) -> int:
     excess = sum(state.counts) + charge.cost - charge.limit.quota
     if excess <= 0:
         return 0
+    if charge.ends:  # by our clock; by Redis' it may be over already
+        return max(1, charge.ends - now)
     for age in range(SLOTS, -1, -1):
         excess -= state.counts[age]
         if excess <= 0:
@@ -373,9 +387,9 @@ def outcome(
         now: milliseconds since the epoch.
     """
     quotas = tuple(
-        exceeded(quota_of(states[each.bucket], each.limit, now))
+        exceeded(quota_of(states[each.bucket], each.limit, now, each.ends))
         if delays[each.bucket]
-        else quota_of(states[each.bucket], each.limit, now)
+        else quota_of(states[each.bucket], each.limit, now, each.ends)
         for each in takes
     )
     return TakeOutcome(quotas, _seconds(delay))
@@ -384,6 +398,30 @@ def outcome(
 def exceeded(quota: Quota) -> Quota:
     """Return the quota of a limit that had no room."""
     return Quota(quota.limit, quota.remaining, quota.reset, exceeded=True)
+
+
+def takes_of(
+    limit: Limit,
+    principal: Principal | None,
+    address: str,
+    now: float,
+    cache: IdentityCache | None = None,
+) -> tuple[Take, ...]:
+    """Return what a limit charges at a moment, in seconds since the epoch.
+
+    Raises:
+        ValueError: as `bucket_id`.
+    """
+    buckets = bucket_ids(limit, principal, address, cache)
+    if limit.calendar is None:
+        return tuple([Take(bucket, limit) for bucket in buckets])
+    period = limit.calendar.period(now)
+    return tuple([Take(period_bucket(each, period), limit, period.ends) for each in buckets])
+
+
+def period_bucket(bucket: str, period: Period) -> str:
+    """Return the bucket of one day or month, of a limit and of whose requests it counts."""
+    return digest(bucket, period.begins)
 
 
 def bucket_ids(
@@ -452,7 +490,8 @@ def _bucket(limit: Limit, principal: Principal | None) -> str:
 
 def _scope(limit: Limit) -> tuple[str, ...]:
     per = f"{limit.per.value} {limit.claim}" if limit.claim else limit.per.value
-    scope = limit.place, per, str(limit.quota), str(limit.window)
+    calendar = () if limit.calendar is None else (str(limit.calendar),)
+    scope = (limit.place, per, str(limit.quota), str(limit.window), *calendar)
     # A limit that counts everything has the bucket that it had before `counts` existed.
     return scope if limit.counts is Counts.ALL else (*scope, limit.counts.value)
 

@@ -20,6 +20,7 @@ from authz.core.limits import (
     advance,
     bucket_id,
     group_bucket,
+    period_bucket,
     quota_of,
 )
 from authz.core.policy import Policy
@@ -122,6 +123,7 @@ class LimitUse:
             "window": self.limit.window,
             "reset": self.reset,
             "shadow": self.limit.shadow,
+            "calendar": "" if self.limit.calendar is None else str(self.limit.calendar),
         }
 
 
@@ -150,9 +152,9 @@ async def read_usage(
     now = int(seconds) * 1000 + int(microseconds) // 1000
     named = dict[str, tuple[Limit, LimitedCaller | str]]()
     for group, limit, bucket in _group_buckets(policy, issuer):
-        named[bucket] = limit, group
+        named[_at(bucket, limit, now)] = limit, group
     for each, limit, bucket in _buckets(policy, issuer, callers):
-        named.setdefault(bucket, (limit, each))
+        named.setdefault(_at(bucket, limit, now), (limit, each))
         if len(named) >= MOST_BUCKETS:
             break
     found = list[LimitUse]()
@@ -165,11 +167,19 @@ async def read_usage(
             state = _read(value)
             if state is None:
                 continue
-            quota = quota_of(advance(state, limit, now), limit, now)
+            ends = 0 if limit.calendar is None else limit.calendar.period(now / 1000).ends
+            quota = quota_of(advance(state, limit, now), limit, now, ends)
             used = limit.quota - quota.remaining
             if used > 0:
                 found.append(_use(bucket, limit, caller, used, quota.reset))
     return tuple(sorted(found, key=lambda use: (-use.share, use.limit.name, use.id)))
+
+
+def _at(bucket: str, limit: Limit, now: int) -> str:
+    """Return the bucket of today, or of this month, where it is one of a calendar."""
+    if limit.calendar is None:
+        return bucket
+    return period_bucket(bucket, limit.calendar.period(now / 1000))
 
 
 async def reset_limit(command: Command, keys: RedisKeys, bucket: str) -> bool:

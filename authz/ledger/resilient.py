@@ -292,7 +292,7 @@ class ResilientLedger:
             for each in charges(query.takes)
         }
         takes = tuple(
-            Take(each.bucket, replace(each.limit, quota=shares[each.bucket]))
+            replace(each, limit=replace(each.limit, quota=shares[each.bucket]))
             for each in query.takes
         )
         answer = await self._in_memory.take(replace(query, takes=takes))

@@ -32,6 +32,7 @@ from authz.core.ledger import (
 from authz.core.limits import (
     SLOTS,
     Charge,
+    Limit,
     Quota,
     WindowState,
     charges,
@@ -210,11 +211,11 @@ class TakeCall:
             if used > limit.quota:
                 if not limit.shadow:
                     raise _impossible()
-                quotas.append(exceeded(quota_of(WindowState(slot, stored[1:]), limit, now)))
+                quotas.append(_exceeded(stored, charge, limit, now))
                 continue
             # The last byte that is not zero is of the oldest slot in use, if any was before.
             oldest = (len(value.rstrip(b"\0")) - _COUNTS_OFFSET - 1) // 4
-            quotas.append(in_use(limit, used, slot, max(0, oldest), now))
+            quotas.append(in_use(limit, used, slot, max(0, oldest), now, charge.ends))
         return Taken(tuple(quotas), Mode.REDIS)
 
     def _over(self, now: int, reply: list[object]) -> OverLimit:
@@ -297,6 +298,11 @@ def _read_one(call: TakeCall, reply: object) -> LedgerAnswer | UnavailableError:
 
 def _charge(charge: Charge) -> bytes:
     return _CHARGE.pack(charge.limit.quota, charge.cost, charge.limit.slot)
+
+
+def _exceeded(stored: tuple[int, ...], charge: Charge, limit: Limit, now: int) -> Quota:
+    """Return the quota of a limit in shadow that had no room, as it stands."""
+    return exceeded(quota_of(WindowState(stored[0], stored[1:]), limit, now, charge.ends))
 
 
 def _shadows(wanted: Sequence[Charge]) -> bytes:

@@ -149,6 +149,17 @@ TEN_WORST = (
         "return self.selector is not None", ("tests/core/test_limit_audiences.py",),
     ),
     Defence(
+        "A day has a bucket of its own", "authz/core/limits.py", "period_bucket",
+        "return digest(bucket, period.begins)", "return digest(bucket)",
+        ("tests/core/test_calendar_windows.py",),
+    ),
+    Defence(
+        "What is cached per token ends with the day", "authz/core/decision.py", "_query_of",
+        "held = id(evaluation), *map(id, unsatisfied), periods",
+        "held = id(evaluation), *map(id, unsatisfied)",
+        ("tests/core/test_calendar_windows.py",),
+    ),
+    Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
         "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
         "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,
@@ -911,9 +922,9 @@ BELONGINGS = (
     ),
     Defence(
         "A session is asked for whatever the request is", "authz/core/decision.py", "_judged",
-        "query = _query_of(call, evaluation, unsatisfied, cache)",
+        "query = _query_of(call, evaluation, unsatisfied, now, cache)",
         "query = _query_of(call if message else replace(call, session_id=None), evaluation, "
-        "unsatisfied, cache)",
+        "unsatisfied, now, cache)",
         _SESSION,
     ),
     Defence(

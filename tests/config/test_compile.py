@@ -96,6 +96,10 @@ def test_example(example: str, settings_of: SettingsOf) -> None:
             ["a", "a:9/second", "a:burst"],
         ),
         (
+            "    limits: [{per: user, rate: [9/second, 8/day, 7/month], time_zone: Asia/Tokyo}]\n",
+            ["files:user:9/second", "files:user:8/day@Asia/Tokyo", "files:user:7/month@Asia/Tokyo"],
+        ),
+        (
             """    limits:
       - per: user
         rate: [9/second, 60/minute]

@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
 from authz.core.ledger import (
     MOST_SESSIONS,
     OverLimit,
@@ -17,7 +19,15 @@ from authz.core.ledger import (
     StepUpTooOld,
     Taken,
 )
-from authz.core.limits import Limit, Per, Take, bucket_ids, digest, unsatisfiable_takes
+from authz.core.limits import (
+    Limit,
+    Per,
+    Take,
+    bucket_ids,
+    digest,
+    takes_of,
+    unsatisfiable_takes,
+)
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -255,6 +265,29 @@ def test_people_of_a_group_have_exactly_its_quota(contract: Contract) -> None:
         answers = await asyncio.gather(*(subject.ledger.take(asked[n % 9]) for n in range(200)))
 
         assert sum(isinstance(each, Taken) for each in answers) == 60
+
+    contract(scenario)
+
+
+@pytest.mark.attack("calendar-quota")
+def test_a_day_has_exactly_its_quota(contract: Contract) -> None:
+    """However many ask at once; the next day has its own, and who waits is told when it begins."""
+
+    async def scenario(subject: Subject) -> None:
+        zone = "Europe/Berlin"
+        calendar = Calendar(CalendarUnit.DAY, ZoneInfo(zone), zone)
+        one = Limit("day", Per.USER, 100, SPANS[CalendarUnit.DAY], calendar=calendar)
+        now = await subject.now()
+        # A day that does not end while this runs.
+        today = takes_of(one, principal(), "", now + DAY)
+        answers = await asyncio.gather(*(subject.ledger.take(query(*today)) for _ in range(300)))
+
+        assert sum(isinstance(each, Taken) for each in answers) == 100
+        over = next(each for each in answers if isinstance(each, OverLimit))
+        assert over.retry_after == over.quotas[0].reset
+        assert abs(now + over.retry_after - today[0].ends / 1000) < 600
+        tomorrow = takes_of(one, principal(), "", now + 2 * DAY)
+        assert left(await subject.ledger.take(query(*tomorrow))) == [99]
 
     contract(scenario)
 

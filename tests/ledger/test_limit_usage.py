@@ -1,12 +1,15 @@
 """How much of limits is used, on real servers, beside what the ledger itself says."""
 
 import asyncio
+import time
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
 from authz.core.ledger import Taken
-from authz.core.limits import Limit, Per, Take, bucket_id, bucket_ids
+from authz.core.limits import Limit, Per, Take, bucket_id, bucket_ids, takes_of
 from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitedCaller, limits_of, read_usage, reset_limit
@@ -20,6 +23,13 @@ LIMITS = (
     Limit("both", Per.CLIENT_USER, 4, 60, place="files:delete_*"),
     Limit("address", Per.ADDRESS, 4, 60),
     Limit("grant", Per.GRANT, 7, 60),
+    Limit(
+        "day",
+        Per.USER,
+        8,
+        SPANS[CalendarUnit.DAY],
+        calendar=Calendar(CalendarUnit.DAY, ZoneInfo("Etc/GMT+3"), "Etc/GMT+3"),
+    ),
 )
 ADA = LimitedCaller("ada", "claude", "Ada", by_front_door=True, grant="g1")
 CALLERS = (
@@ -51,7 +61,7 @@ def test_what_is_shown_is_what_a_decision_finds(
             left = dict[str, int]()
             for caller in (*CALLERS, ADA):
                 principal = caller.principal(ISSUER)
-                takes = [Take(bucket_id(each, principal, ""), each) for each in limits]
+                takes = [t for each in limits for t in takes_of(each, principal, "", time.time())]
                 answer = await ledger.take(query(*takes))
                 assert isinstance(answer, Taken)
                 for take, quota in zip(takes, answer.quotas, strict=True):

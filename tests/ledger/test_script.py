@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from authz.core.calendar_windows import SPANS, CalendarUnit
 from authz.core.ledger import (
     MOST_SESSIONS,
     OverLimit,
@@ -58,6 +59,11 @@ TAKES = (
     *(
         Take(digest(f"shadow {window}"), Limit("s", Per.USER, 4, window, shadow=True))
         for window in WINDOWS
+    ),
+    # Of a day that is over by Redis' clock, and of one that is not.
+    *(
+        Take(digest(f"day {ends}"), Limit("d", Per.USER, 6, SPANS[CalendarUnit.DAY]), ends)
+        for ends in (1, 2_600_000_000_000)
     ),
 )
 TARGETS = (token_field("token-1"), person_field(PERSON), client_field(CLIENT), EVERYTHING)
@@ -139,7 +145,7 @@ Step = Callable[[Both], Any]
 
 
 def takes_of(indexes: Sequence[tuple[int, int]]) -> tuple[Take, ...]:
-    return tuple(Take(TAKES[i].bucket, replace(TAKES[i].limit, cost=cost)) for i, cost in indexes)
+    return tuple(replace(TAKES[i], limit=replace(TAKES[i].limit, cost=cost)) for i, cost in indexes)
 
 
 indexes = st.integers(0, len(TAKES) - 1)

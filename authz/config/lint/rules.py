@@ -4,7 +4,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from authz.config.compile import budget_of, conditions_of, limits_of, tests_of, windows_of
+from authz.config.compile import (
+    budget_of,
+    calendar_of,
+    conditions_of,
+    limits_of,
+    tests_of,
+    windows_of,
+)
 from authz.config.lint.deployment import RESERVED
 from authz.config.model import (
     DEFAULT,
@@ -109,11 +116,19 @@ def _limits_at(
 ) -> Iterator[Fault]:
     """Check one list of limits; `names` are those of the lists before it."""
     outer: Path = () if target is None else target.path
-    seen: dict[tuple[object, object, str], int] = {}
+    seen: dict[tuple[object, object, str, str | None], int] = {}
     for index, limit in enumerate(limits_of(config, target)):
         path: Path = (*outer, "limits", index)
         rates = [rate for each in _every(limit) for rate, _ in windows_of(each)]
-        firsts = [seen.setdefault((limit.per, rate, limit.counts), index) for rate in rates]
+        by_calendar = [calendar_of(limit, rate) is not None for rate in rates]
+        keys = [
+            (limit.per, rate, limit.counts, limit.time_zone if by else None)
+            for rate, by in zip(rates, by_calendar, strict=True)
+        ]
+        if limit.time_zone is not None and not any(by_calendar):
+            wrong = "no rate of it is for a day or a month"
+            yield error((*path, "time_zone"), wrong, "write for example rate: 1000/day")
+        firsts = [seen.setdefault(key, index) for key in keys]
         first = min(firsts)
         if first != index:
             wrong = f"it counts the same as number {first} of this list"

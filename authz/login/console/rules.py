@@ -98,7 +98,9 @@ def describe_limit(limit: Limit) -> str:
     per = f"{limit.per.value} {limit.claim}".strip().replace(",", " and ")
     cost = "" if limit.cost == 1 else f", {limit.cost} a request"
     shadow = ", in shadow" if limit.shadow else ""
-    return f"{limit.quota} in {format_duration(limit.window)} per {per}{cost}{shadow}"
+    calendar = limit.calendar
+    window = format_duration(limit.window) if calendar is None else f"a {calendar}"
+    return f"{limit.quota} in {window} per {per}{cost}{shadow}"
 
 
 def _demands(rule: Rule) -> Iterator[str]:
