@@ -317,6 +317,7 @@ def test_what_cannot_work_is_refused(
     ("old", "new", "said"),
     [
         ("", "pages: {grafana: {host: g.example.com}}\n", "cannot serve `pages`"),
+        ("data_plane: ", "workers: 2, data_plane: ", "write more replicas"),
         ("http://files", "https://files", "servers.files.upstream"),
         ("http://files:8000", "http://files.other.svc:8000", "servers.files.upstream"),
     ],
@@ -328,6 +329,18 @@ def test_what_envoy_gateway_cannot_express_is_refused(
     done = template(config, "--set=dataPlane=envoy-gateway", "--set=tlsSecretName=")
     assert done.returncode != 0
     assert said in done.stderr
+
+
+@with_helm
+def test_each_worker_has_a_port(tmp_path: Path) -> None:
+    """Of the container, the Service and the policy."""
+    done = template(_config(tmp_path, "", "service: {workers: 3}\n"))
+    found, ports = parse(done.stdout), {9001, 9002, 9003}
+    assert {each["containerPort"] for each in found.container("authz")["ports"]} == {*ports, 9464}
+    service = found.one("Service", "authz-authz")["spec"]["ports"]
+    assert {each["targetPort"] for each in service} == {*ports, "metrics"}
+    (allowed,) = found.one("NetworkPolicy", "authz-authz")["spec"]["ingress"][0]["ports"]
+    assert (allowed["port"], allowed["endPort"]) == (9001, 9003)
 
 
 HOSTILE = "x\"\n---\nkind: Pod # {{ .Release.Name }} '\t: - ${HOME} \u2028"

@@ -140,6 +140,9 @@ selector:
 {{- if $values.tlsSecretName -}}
 {{- fail "config: Envoy Gateway ends TLS: gateway.tls is not for our Envoy behind it" -}}
 {{- end -}}
+{{- if gt (dig "workers" 1 $service | int) 1 -}}
+{{- fail "config: behind Envoy Gateway, which is told one port, leave service.workers out and write more replicas" -}}
+{{- end -}}
 {{- range $name, $server := $config.servers -}}
 {{- $upstream := dig "upstream" "" $server | toString -}}
 {{- if not (regexMatch "^http://[a-z0-9]([-a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[A-Za-z0-9/_.~-]*)?$" $upstream) -}}
