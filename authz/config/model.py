@@ -421,7 +421,9 @@ class RedisSentinelConfig(Section):
         "The file that holds their password.", None
     )
     tls: StrictBool | None = field(
-        "Whether they are reached by TLS; left out, as the nodes are.", None
+        "Whether they are reached by TLS; left out, as the nodes are. Where the nodes alone have "
+        "TLS, `redis.tls.server_name` is needed: else a forged answer could name any host.",
+        None,
     )
 
 

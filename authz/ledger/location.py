@@ -79,6 +79,10 @@ def find_primary(
         greeting=greeting,
         tls=files if (node.tls is not None if sentinel.tls is None else sentinel.tls) else None,
     )
+    if node.tls is not None and asked.tls is None and not node.tls.server_name:
+        # Whoever is on the way to a sentinel would name a host with some certificate, and be told
+        # our password.
+        raise ValueError("sentinels asked without TLS need redis.tls.server_name of the nodes")
     sentinels = [
         replace(asked, host=host, port=port) for host, port in _hosts(parts, _SENTINEL_PORT)
     ]

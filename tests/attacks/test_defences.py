@@ -768,6 +768,10 @@ OTHERS = (
         ("tests/envoy/test_codec_answers.py", "tests/envoy/live/test_connections_live.py"),
     ),
     Defence(
+        "Who forges a sentinel is told no password", "authz/ledger/location.py", "find_primary",
+        "and not node.tls.server_name:", "and False:", ("tests/ledger/test_redis_tls.py",),
+    ),
+    Defence(
         "What strangers do to the gateway ends no probe", "authz/envoy/render/statistics.py",
         "_listener", "bypass_overload_manager=True,", "",
         ("tests/envoy/live/test_statistics_live.py",),

@@ -1,7 +1,9 @@
 """A real Redis that speaks TLS and asks clients for a certificate; the wheel's Valkey does not."""
 
 import asyncio
-from collections.abc import Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,18 +36,21 @@ pytestmark = pytest.mark.skipif(
     binaries()["redis"] is None, reason="redis is NOT TESTED: no such server"
 )
 NAME = "redis.internal"
+FILES = ("ca", "crt", "key", "client", "client-key", "ca-key", "stranger")
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Files:
-    """What was made: the authority, the server's pair, a client's pair."""
+    """What was made: authority, pairs of server and client, the authority's key, a stranger's."""
 
     authority: Path
     certificate: Path
     key: Path
     client: Path
     client_key: Path
+    signing: Path
+    strangers: Path
 
     @property
     def directives(self) -> dict[str, str]:
@@ -86,12 +91,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("tls")
     authority = certificates.new_authority(None)
     pair, client = certificates.issue(authority, [NAME]), a_client(authority)
-    found = Files(*(folder / name for name in ("ca", "crt", "key", "client", "client-key")))
+    found = Files(*(folder / name for name in FILES))
     found.authority.write_bytes(authority.certificate)
     found.certificate.write_bytes(pair[0])
     found.key.write_bytes(pair[1])
     found.client.write_bytes(client[0])
     found.client_key.write_bytes(client[1])
+    found.signing.write_bytes(authority.key)
     return found
 
 
@@ -195,3 +201,60 @@ def test_sentinels_and_nodes_by_tls(there: TlsServer, files: Files) -> None:
             RedisFault.NO_SENTINEL.value,
         }
         assert fault(replace(options, url=plain, sentinel=SentinelAccess(tls=False))) == ""
+
+
+@asynccontextmanager
+async def a_liar(files: Files) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Name a host by an answer like a sentinel's; yield the answer's place, and what it was told.
+
+    The host is anybody's whom the authority gave a certificate of its own name.
+    """
+    signer = SigningAuthority(files.authority.read_bytes(), files.signing.read_bytes())
+    pair = certificates.issue(signer, ["localhost"])
+    files.strangers.write_bytes(pair[0] + pair[1])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.strangers)
+    told, ended = list[bytes](), asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(await reader.read(1000))
+        writer.close()
+        await writer.wait_closed()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        port = str(host.sockets[0].getsockname()[1])
+        said = ("ip", "localhost", "port", port, "config-epoch", "9")
+        writer.write(b"*6\r\n" + b"".join(f"${len(e)}\r\n{e}\r\n".encode() for e in said))
+        await reader.read()  # to its end
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async with (
+        await asyncio.start_server(hear, "localhost", ssl=context) as host,
+        await asyncio.start_server(answer, "127.0.0.1") as sentinel_,
+    ):
+        port = sentinel_.sockets[0].getsockname()[1]
+        yield f"rediss+sentinel://127.0.0.1:{port}/{SERVICE}", told
+        await ended.wait()
+
+
+@pytest.mark.attack("sentinel-forged")
+def test_who_forges_a_sentinel_is_told_no_password(files: Files) -> None:
+    """Where sentinels speak no TLS, nodes are known by one name, which no other host has."""
+
+    async def run() -> None:
+        async with a_liar(files) as (url, told):
+            nodes = TlsFiles(str(files.authority), server_name=NAME)
+            options = RedisOptions(
+                url, "authz", "secret", timeout=20, tls=nodes, sentinel=SentinelAccess(tls=False)
+            )
+            async with connected(options) as ledger:
+                with pytest.raises(UnavailableError):
+                    await ledger.take(query(take()))
+            with pytest.raises(ValueError, match="server_name"):
+                replace(options, tls=TlsFiles(str(files.authority)))
+            assert told == []
+
+    asyncio.run(run())

@@ -183,6 +183,14 @@ def _redis_sections(redis: RedisConfig, url: str) -> Iterator[Fault]:
             "a certificate and its key go together",
             "write certificate and key, or neither",
         )
+    if scheme == "rediss+sentinel" and redis.sentinel.tls is False and not redis.tls.server_name:
+        yield error(
+            ("redis", "sentinel", "tls"),
+            "whoever is on the way to a sentinel could name a host that has some certificate, and "
+            "it would be told the password",
+            "write redis.tls.server_name, the name of the nodes' certificate, or leave tls out",
+            ("redis", "tls"),
+        )
     if redis.sentinel != RedisSentinelConfig() and not scheme.endswith("+sentinel"):
         yield error(
             ("redis", "sentinel"),
