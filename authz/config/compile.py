@@ -324,6 +324,7 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         approval=_approval(approval_of(rule)),
         audit=tuple(rule.audit) if isinstance(rule, ArgumentRuleConfig) else (),
         when=tuple(map(_condition, conditions_of(target))),
+        cost=rule.cost if isinstance(rule, ArgumentRuleConfig) else 1,
     )
 
 

@@ -854,6 +854,11 @@ class ArgumentRuleConfig(OperationConfig):
         [],
         examples=[["/path", "/amount"]],
     )
+    cost: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = field(
+        "As how many requests a call counts in the limits of its server and of every request; of "
+        "several rules that apply the greatest holds.",
+        1,
+    )
 
 
 class AnnotationsConfig(Section):

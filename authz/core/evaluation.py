@@ -259,7 +259,11 @@ def _evaluate(
         selection.match,
         selection.definition,
     )
-    every = (*policy.limits, *(limit for rule in rules for limit in rule.limits))
+    cost = max(rule.cost for rule in rules)
+    every = (
+        *(_costing(limit, cost) for limit in (*policy.limits, *server.rule.limits)),
+        *(limit for rule in rules[1:] for limit in rule.limits),
+    )
     limits = tuple(
         limit
         for limit in every
@@ -281,6 +285,11 @@ def _evaluate(
         calendars=tuple(limit.calendar for limit in limits if limit.calendar is not None),
         approval=None if selection.concern is Concern.TOOLS else strictest(approvals),
     )
+
+
+def _costing(limit: Limit, cost: int) -> Limit:
+    """Return a limit to which a call is as many requests."""
+    return limit if cost == 1 else replace(limit, cost=limit.cost * cost)
 
 
 # --- which rules apply ---------------------------------------------------------------------------
@@ -466,13 +475,13 @@ def _definition(server: Server, tool: str, catalogue: Catalogue) -> PinState:
 
 
 def _unlimited(rule: Rule, cache: IdentityCache | None) -> Rule:
-    if not rule.limits:
+    if not rule.limits and rule.cost == 1:
         return rule
     return _without_limits(rule) if cache is None else cache.get(_without_limits, rule)
 
 
 def _without_limits(rule: Rule) -> Rule:
-    return replace(rule, limits=(), whole=rule)
+    return replace(rule, limits=(), cost=1, whole=rule)
 
 
 # --- what they say -------------------------------------------------------------------------------

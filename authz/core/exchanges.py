@@ -9,7 +9,7 @@ Invariant: whatever a person begins, at most `Meter.most_open` of it is open at 
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import ceil
 from typing import Final
@@ -70,10 +70,11 @@ class Meter:
             longest: seconds that any such exchange may last.
         """
         for quota in quotas:
-            limit = quota.limit
-            if limit is self.limit or limit == self.limit or limit in self.variants:
-                units = limit.quota - quota.remaining
-                return self._lasts(limit, -(-units // limit.cost), longest)
+            for limit in (self.limit, *self.variants):
+                if limit is quota.limit or _is_same(limit, quota.limit):
+                    # By the cost of the cheapest: of no other have as many been begun.
+                    units = limit.quota - quota.remaining
+                    return self._lasts(limit, -(-units // limit.cost), longest)
         return min(self.least, longest)  # not counted
 
     def most_open(self, longest: float) -> int:
@@ -106,3 +107,8 @@ class Meter:
         """Return the seconds for the last of some exchanges that were begun within the window."""
         steady = self.sustained * limit.window / max(1, begun)
         return min(longest, max(self.least, steady))
+
+
+def _is_same(limit: Limit, charged: Limit) -> bool:
+    """Tell whether a limit was charged, at whatever cost."""
+    return limit.name == charged.name and limit == replace(charged, cost=limit.cost)

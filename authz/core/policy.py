@@ -57,6 +57,8 @@ class Rule:
         audit: the arguments that the audit trail keeps. Of tools and prompts.
         when: what the arguments of a call must be for the rule to apply; () for any. A server's own
             rule has none.
+        cost: as how many requests a call counts in the limits of its server and of every request;
+            of several rules the greatest holds. Of tools and prompts.
         whole: the rule of authz.yaml that this one is a part of; None where it is one itself. Not
             compared.
     """
@@ -70,6 +72,7 @@ class Rule:
     approval: Approval | None = None
     audit: tuple[JsonPointer, ...] = ()
     when: tuple[Condition, ...] = ()
+    cost: int = 1
     whole: "Rule | None" = field(default=None, compare=False, repr=False)
 
 

@@ -160,6 +160,11 @@ TEN_WORST = (
         ("tests/core/test_calendar_windows.py",),
     ),
     Defence(
+        "Of several costs of a call the greatest is charged", "authz/core/evaluation.py",
+        "_evaluate", "cost = max(rule.cost for rule in rules)",
+        "cost = min(rule.cost for rule in rules)", ("tests/core/test_limit_costs.py",),
+    ),
+    Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
         "HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD",
         "HeaderValueOption.APPEND_IF_EXISTS_OR_ADD", _CODEC,
@@ -1165,7 +1170,7 @@ LOG_IN = (
     ),
     Defence(
         "No machine follows what a person approves", "authz/core/evaluation.py",
-        "_without_limits", "return replace(rule, limits=(), whole=rule)",
+        "_without_limits", "return replace(rule, limits=(), cost=1, whole=rule)",
         "return replace(rule, limits=(), approval=None, whole=rule)",
         ("tests/core/test_allowed_methods.py",),
     ),

@@ -15,6 +15,7 @@ from authz.config.compile import (
 from authz.config.lint.deployment import RESERVED
 from authz.config.model import (
     DEFAULT,
+    ArgumentRuleConfig,
     Config,
     LimitConfig,
     LimitOverrideConfig,
@@ -158,6 +159,27 @@ def _limits_at(
             )
         if limit.name is not None:
             names.add(limit.name)
+
+
+def _costs(config: Config) -> Iterator[Fault]:
+    """Find calls that cost more than a limit ever has room for."""
+    for server in config.servers:
+        own, *targets = config.targets_of(server)
+        shared = (*config.limits, *limits_of(config, own))
+        windows = [
+            (limit.cost, rate.quota)
+            for limit in shared
+            if limit.counts != "handshakes"
+            for each in _every(limit)
+            for rate, _ in windows_of(each)
+        ]
+        most = min((quota // cost for cost, quota in windows), default=None)
+        for target in targets:
+            cost = target.rule.cost if isinstance(target.rule, ArgumentRuleConfig) else 1
+            if most is not None and cost > max(1, most):
+                wrong = f"{cost} is more than a limit of the server has room for, so nothing passes"
+                right = f"write 1 to {max(1, most)}"
+                yield error((*target.path, "cost"), wrong, right, ("limits",), ("servers", server))
 
 
 def _every(limit: LimitConfig) -> tuple[LimitConfig | LimitOverrideConfig, ...]:
@@ -444,6 +466,7 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _resources,
     _nested,
     _limits,
+    _costs,
     _open_requests,
     _operations,
     _conditions,

@@ -127,5 +127,7 @@ def _demands(rule: Rule) -> Iterator[str]:
         yield "every token confirmed by the issuer"
     if rule.when:
         yield f"only for some arguments ({len(rule.when)} conditions)"
+    if rule.cost != 1:
+        yield f"a call counts as {rule.cost} requests"
     for limit in rule.limits:
         yield describe_limit(limit)
