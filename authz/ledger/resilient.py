@@ -243,7 +243,12 @@ class ResilientLedger:
     async def _answer(self, query: Query) -> LedgerAnswer:
         """Answer without Redis."""
         policies = [self._policy_of(each.limit) for each in query.takes]
-        if OutagePolicy.DENY in (policies or [self._options.policy]) or not self._is_fresh():
+        enforced = [
+            policy
+            for each, policy in zip(query.takes, policies, strict=True)
+            if not each.limit.shadow  # it neither refuses nor lets anything pass
+        ]
+        if OutagePolicy.DENY in (enforced or [self._options.policy]) or not self._is_fresh():
             raise UnavailableError("redis", "away")
         found = revoked(self._revocations, query)
         if found is not None:
@@ -261,11 +266,8 @@ class ResilientLedger:
         return answer
 
     def _policy_of(self, limit: Limit) -> OutagePolicy:
-        if limit.outage is None:
-            return self._options.policy
-        if limit.shadow and limit.outage is OutagePolicy.DENY:
-            return OutagePolicy.LOCAL  # it refuses nothing
-        return limit.outage
+        policy = limit.outage or self._options.policy
+        return OutagePolicy.LOCAL if limit.shadow and policy is OutagePolicy.DENY else policy
 
     async def _count(self, query: Query, policies: Sequence[OutagePolicy]) -> LedgerAnswer:
         """Charge the limits that are counted here; those of policy ALLOW stay untouched."""

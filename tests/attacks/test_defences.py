@@ -420,6 +420,12 @@ OTHERS = (
         ("tests/login/store/test_page_codes.py", "tests/login/web/test_admin_pages.py"),
     ),
     Defence(
+        "A limit in shadow lets nothing pass while Redis is away", "authz/ledger/resilient.py",
+        "_answer", "if OutagePolicy.DENY in (enforced or [self._options.policy])",
+        "if OutagePolicy.DENY in (policies or [self._options.policy])",
+        ("tests/ledger/test_resilient.py",),
+    ),
+    Defence(
         "What charges nothing does not end degraded mode", "authz/ledger/resilient.py", "take",
         "if query.takes:", "if True:", ("tests/ledger/test_resilient.py",),
     ),

@@ -295,6 +295,34 @@ def test_a_limit_in_shadow_denies_nothing() -> None:
     played(scenario)
 
 
+@pytest.mark.attack("shadow-decides")
+@pytest.mark.parametrize("mode", OutagePolicy)
+@pytest.mark.parametrize("of_shadow", [None, *OutagePolicy])
+@pytest.mark.parametrize("enforced", [(), (None,), *((each,) for each in OutagePolicy)], ids=str)
+def test_with_a_limit_in_shadow_a_caller_is_answered_as_without(
+    mode: OutagePolicy,
+    of_shadow: OutagePolicy | None,
+    enforced: tuple[OutagePolicy | None, ...],
+) -> None:
+    """Refused where nothing else lets it pass, and let pass where nothing else refuses it."""
+
+    async def answered(takes: tuple[Take, ...]) -> list[str]:
+        scene, told = await away(mode), list[str]()
+        for _ in range(3):
+            try:
+                told.append(type(await scene.ledger.take(query(*takes))).__name__)
+            except UnavailableError as error:
+                told.append(error.detail)
+        return told
+
+    async def scenario() -> None:
+        takes = tuple(limited(each, quota=2) for each in enforced)
+        in_shadow = limited(of_shadow, shadow=True)
+        assert await answered((*takes, in_shadow)) == await answered(takes)
+
+    played(scenario)
+
+
 def test_each_change_is_told_once() -> None:
     """With what is wrong as it begins, and how long it took as it ends."""
 
