@@ -44,6 +44,7 @@ _PART: Final = 1 << 20
 # A HealthCheckRequest names a service.
 _HEALTH: Final = 1024
 _CHECK: Final = f"/{codec.AUTHORIZATION}/Check"
+_PROCESS: Final = f"/{list_codec.PROCESSOR}/Process"
 _TRACEPARENT: Final = TRACEPARENT.encode()
 _KIND: Final = (b"content-type", b"application/grpc")
 _KINDS: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
@@ -93,7 +94,7 @@ class AsgiTransport:
             _CHECK: partial(self._on_check, check),
             f"/{codec.HEALTH}/Check": self._on_health,
             f"/{codec.HEALTH}/Watch": self._on_watch,
-            f"/{list_codec.PROCESSOR}/Process": self._on_process,
+            _PROCESS: partial(self._on_process, ""),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,6 +106,9 @@ class AsgiTransport:
             await refuse(send, UNIMPLEMENTED)
         elif self._traced is not None and scope["path"] == _CHECK:
             await self._guard(self._traced_handler(scope, self._traced), receive, send)
+        elif scope["path"] == _PROCESS:
+            traceparent = _traceparent(scope["headers"])
+            await self._guard(partial(self._on_process, traceparent), receive, send)
         else:
             await self._guard(method, receive, send)
 
@@ -149,8 +153,8 @@ class AsgiTransport:
 
         return partial(self._on_check, decide)
 
-    async def _on_process(self, receive: Receive, send: Send) -> None:
-        processing = None if self._process is None else self._process()
+    async def _on_process(self, traceparent: str, receive: Receive, send: Send) -> None:
+        processing = None if self._process is None else self._process(traceparent)
         if processing is None:
             raise FrameError(UNIMPLEMENTED)
         status, gone = INTERNAL, None

@@ -86,9 +86,7 @@ class GrpcTransport:
 
     async def _on_traced_check(self, raw: bytes, context: _Context) -> bytes:
         assert self._traced is not None
-        said = [value for name, value in context.invocation_metadata() or () if name == TRACEPARENT]
-        traceparent = said[0] if len(said) == 1 else ""
-        return await self._traced(raw, traceparent if isinstance(traceparent, str) else "")
+        return await self._traced(raw, _traceparent(context))
 
     async def _on_process(
         self, parts: AsyncIterator[bytes], context: _Context
@@ -98,7 +96,7 @@ class GrpcTransport:
         On status OK Envoy forwards the rest unfiltered (seen on 1.39.3).
         """
         assert self._process is not None
-        processing = self._process()
+        processing = self._process(_traceparent(context))
         if processing is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED)
             return
@@ -138,3 +136,10 @@ class GrpcTransport:
     async def stop(self, grace: float) -> None:
         """Take nothing new, answer what is in flight, at most `grace` seconds long."""
         await self._server.stop(grace)
+
+
+def _traceparent(context: _Context) -> str:
+    """Return the one `traceparent` of a call's metadata; empty where there is none, or several."""
+    said = [value for name, value in context.invocation_metadata() or () if name == TRACEPARENT]
+    found = said[0] if len(said) == 1 else ""
+    return found if isinstance(found, str) else ""

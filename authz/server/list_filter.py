@@ -7,6 +7,7 @@ reaches a client but as `ListMessage.filtered` returns it (tests/server/test_lis
 """
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -36,8 +37,10 @@ from authz.envoy import list_codec
 from authz.envoy.list_codec import BodyChunk, PartError, ResponseHead
 from authz.http.bounded import is_utf8, media_type
 from authz.server.check import Snapshot
+from authz.telemetry.decision_spans import FilteredList, record_list
 from authz.telemetry.metrics import UNKNOWN
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traces import Trace
 
 FILTERED: Final = "filtered"
 JSON: Final = "application/json"
@@ -91,16 +94,26 @@ class ListFilter:
         # One at a time of each server: they would only take one another's time, not another's.
         self.threads: Final = defaultdict[str, asyncio.Lock](asyncio.Lock)
 
-    def open(self) -> "ListResponse":
-        """Begin a response."""
-        return ListResponse(self)
+    def open(self, traceparent: str = "") -> "ListResponse":
+        """Begin a response.
+
+        Args:
+            traceparent: what the call's metadata says of Envoy's own span; empty for nothing.
+        """
+        return ListResponse(self, traceparent)
 
 
 class ListResponse:
     """Answer the parts of one response, in their order."""
 
-    def __init__(self, of: ListFilter) -> None:
+    def __init__(self, of: ListFilter, traceparent: str = "") -> None:
         self._of = of
+        tracer = of.recorder.tracer
+        self._trace: Trace | None = None
+        if tracer is not None:
+            self._trace = tracer.begin(traceparent, time.perf_counter())
+        self._busy = 0.0  # seconds; a response may be a stream that lasts
+        self._fault = ""
         self._told: Mapping[str, str] = {}
         self._body: _Body | None = None
         self._held = 0
@@ -113,6 +126,13 @@ class ListResponse:
         Raises:
             ListError: where the response must not go on, which is recorded.
         """
+        began = time.perf_counter()
+        try:
+            return await self._answer(raw)
+        finally:
+            self._busy += time.perf_counter() - began
+
+    async def _answer(self, raw: bytes) -> bytes:
         try:
             part = list_codec.decode(raw)
             answer = self._head(part) if isinstance(part, ResponseHead) else await self._chunk(part)
@@ -128,8 +148,20 @@ class ListResponse:
         raise wrong
 
     def close(self) -> None:
-        """Forget what was held; to be called at the end, whatever happened."""
+        """Forget what was held, end the span; to be called at the end, whatever happened."""
         self._hold(0)
+        trace, tracer, self._trace = self._trace, self._of.recorder.tracer, None
+        if trace is None or tracer is None:
+            return
+        known = self._of.snapshot().policy.servers
+        name = self._told.get(SERVER_NAME, "")
+        facts = FilteredList(
+            name if name in known else UNKNOWN, self._told.get(LIST, ""), self._fault
+        )
+        try:
+            record_list(tracer, trace, facts, self._told.get(REQUEST_ID, ""), self._busy)
+        except Exception as error:  # noqa: BLE001 - a span costs no response
+            self._of.recorder.crash(error)
 
     def _head(self, head: ResponseHead) -> bytes:
         if self._body is not None or self._broken:
@@ -161,6 +193,7 @@ class ListResponse:
     def _record(self, error: ListError) -> None:
         told, known = self._told, self._of.snapshot().policy.servers
         name = told.get(SERVER_NAME, "")
+        self._fault = error.fault.value
         self._of.recorder.list_not_shown(
             name if name in known else UNKNOWN,
             told.get(LIST, ""),

@@ -21,5 +21,6 @@ class ResponseProcessor(Protocol):
         ...
 
 
-# Returns None where nobody has responses to send: there is no such method then.
-ProcessorFactory = Callable[[], ResponseProcessor | None]
+# Takes the `traceparent` of the call, or nothing. Returns None where nobody has responses
+# to send: there is no such method then.
+ProcessorFactory = Callable[[str], ResponseProcessor | None]

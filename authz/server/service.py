@@ -279,8 +279,8 @@ class Service:
         Of the configuration in force: a reload may bring the first list to filter.
         """
 
-        def opened() -> ResponseProcessor | None:
-            return lists.open() if self._settings.filters_lists else None
+        def opened(traceparent: str) -> ResponseProcessor | None:
+            return lists.open(traceparent) if self._settings.filters_lists else None
 
         return opened
 

@@ -6,7 +6,7 @@ digest; what a caller chose is cut to a bounded length (tests/telemetry/test_dec
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from authz.core.admin_pages import PageDecision, PageDeny
 from authz.core.decision import Allow, Decision
@@ -71,6 +71,40 @@ def record_page_decision(
     said.append(("http.request.method", request.method[:_MAX_VALUE]))
     said.append(("authz.request_id", request.request_id[:_MAX_VALUE]))
     tracer.finish(trace, f"{NAME} page", seconds, tuple(said), error)
+
+
+class FilteredList(NamedTuple):
+    """What is told of a list response: server and method of closed sets, and what went wrong."""
+
+    server: str
+    method: str
+    fault: str
+
+
+def record_list(
+    tracer: Tracer, trace: Trace, facts: FilteredList, request_id: str, seconds: float
+) -> None:
+    """Pass on the span of a list that was filtered, where it is kept.
+
+    Args:
+        tracer: decides whether it is.
+        trace: of the response.
+        facts: what is told of it.
+        request_id: of the request.
+        seconds: that the filter worked; the response itself may be a stream that lasts.
+    """
+    kept = tracer.why(trace, seconds, refused=bool(facts.fault), failed=bool(facts.fault))
+    if kept is None:
+        return
+    said: list[tuple[str, Attribute]] = [
+        ("authz.kept", kept.value),
+        ("authz.server", facts.server),
+    ]
+    if facts.method in METHODS:
+        said.append(("mcp.method.name", facts.method))
+    if request_id:
+        said.append(("authz.request_id", request_id[:_MAX_VALUE]))
+    tracer.finish(trace, "filter list", seconds, tuple(said), facts.fault)
 
 
 def span_name(message: Message | None) -> str:

@@ -25,6 +25,7 @@ from authz.server.list_filter import ListFilter, Observer
 from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
+from authz.telemetry.traces import KeepOptions, Span, Tracer
 from tests.server.test_check import FakeVerifier
 from tests.support.examples import examples
 from tests.support.values import policy, principal, server
@@ -423,3 +424,35 @@ def test_the_length_is_told_where_nothing_changes(world: ListWorld) -> None:
 
     assert asyncio.run(removed(head())) == ["content-length"]
     assert asyncio.run(removed(head(ended=True))) == []
+
+
+_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "kept"),
+    [(b'{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}', "", "parent"),
+     (b"{", "unreadable", "parent")],
+)  # fmt: skip
+def test_a_list_has_a_span_under_envoys_own(
+    world: ListWorld, body: bytes, error: str, kept: str
+) -> None:
+    """It says which server's list of which kind, and what was wrong; nothing of what was listed."""
+    traces = list[tuple[Span, ...]]()
+    world.filter.recorder.tracer = Tracer(KeepOptions(sample=0.0), traces.append, lambda: None)
+
+    async def answered() -> None:
+        response = world.filter.open(_PARENT)
+        await response.answer(head())
+        await response.answer(chunk(body, ended=True))
+        response.close()
+        response.close()
+
+    asyncio.run(answered())
+    ((span,),) = traces
+    said = dict(span.attributes)
+    assert (span.name, span.error, said["authz.kept"]) == ("filter list", error, kept)
+    assert (said["authz.server"], said["mcp.method.name"]) == ("files", "tools/list")
+    assert span.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert span.parent_id == "00f067aa0ba902b7"
+    assert set(said) <= {"authz.kept", "authz.server", "mcp.method.name", "authz.request_id"}
