@@ -261,12 +261,13 @@ def _evaluate(
     )
     cost = max(rule.cost for rule in rules)
     every = (
-        *(_costing(limit, cost) for limit in (*policy.limits, *server.rule.limits)),
-        *(limit for rule in rules[1:] for limit in rule.limits),
+        *((limit, cost) for limit in (*policy.limits, *server.rule.limits)),
+        *((limit, 1) for rule in rules[1:] for limit in rule.limits),
     )
+    # Of the limits that are charged alone: another may have no room for the cost.
     limits = tuple(
-        limit
-        for limit in every
+        _costing(limit, times)
+        for limit, times in every
         if limit.counts in {Counts.ALL, charged}
         and (limit.audience is None or limit.audience.includes(principal))
     )

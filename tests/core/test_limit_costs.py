@@ -11,6 +11,7 @@ from authz.core.decision import BearerRequest, PendingDecision, authorize
 from authz.core.exchanges import Meter
 from authz.core.json_pointer import parse
 from authz.core.limits import Limit, Per, Quota, charges
+from authz.core.methods import Counts
 from authz.core.policy import Rule
 from tests.support.values import NOW, policy, principal, request, rpc, server
 
@@ -19,9 +20,14 @@ SHARED = Limit("shared", Per.USER, 500, 60, cost=2, place="files")
 OWN = Limit("own", Per.USER, 100, 60, cost=3, place="files:search")
 
 
-def charged(tools: Mapping[str, Rule], method: str = "tools/call", **params: object) -> list[int]:
+def charged(
+    tools: Mapping[str, Rule],
+    method: str = "tools/call",
+    limits: tuple[Limit, ...] = (SHARED,),
+    **params: object,
+) -> list[int]:
     """Return what a request charges of each limit."""
-    one = server(Rule(limits=(SHARED,)), tools)
+    one = server(Rule(limits=limits), tools)
     named: dict[str, object] = {"name": "search", "arguments": {}}
     sent = request(rpc(method, rpc_id=7, **(named | params)))
     rules = policy(one, limits=(EVERY,))
@@ -54,6 +60,13 @@ def test_a_cost_may_depend_on_an_argument() -> None:
 
     assert charged(tools, arguments={"count": 10}) == [2, 4]
     assert charged(tools, arguments={"count": 11}) == [20, 40]
+
+
+def test_a_limit_that_counts_no_calls_has_no_room_for_none() -> None:
+    """A call may cost more than the whole quota of a limit that is not charged by it."""
+    handshakes = Limit("hello", Per.USER, 5, 60, counts=Counts.HANDSHAKES)
+    tools = {"search": Rule(cost=7)}
+    assert charged(tools, limits=(handshakes,)) == [7]
 
 
 def test_what_asks_after_tools_costs_what_it_did() -> None:
