@@ -269,6 +269,27 @@ def test_people_of_a_group_have_exactly_its_quota(contract: Contract) -> None:
     contract(scenario)
 
 
+@pytest.mark.attack("cost-evaded")
+def test_of_dear_and_cheap_calls_at_once_exactly_the_quota_passes(contract: Contract) -> None:
+    """In units, whoever comes first; and no more of them than the burst has room for."""
+
+    async def scenario(subject: Subject) -> None:
+        costs = [7, 1, 3]
+        day = [take("units", quota=100, cost=cost) for cost in costs]
+        answers = await asyncio.gather(
+            *(subject.ledger.take(query(day[n % 3])) for n in range(300))
+        )
+        passed = [costs[n % 3] for n, each in enumerate(answers) if isinstance(each, Taken)]
+        assert sum(passed) == 100
+
+        both = query(take("rate", quota=1000), take("burst", quota=40, window=DAY // 25))
+        answers = await asyncio.gather(*(subject.ledger.take(both) for _ in range(200)))
+        assert sum(isinstance(each, Taken) for each in answers) == 40
+        assert left(answers[-1]) == [960, 0]
+
+    contract(scenario)
+
+
 @pytest.mark.attack("calendar-quota")
 def test_a_day_has_exactly_its_quota(contract: Contract) -> None:
     """However many ask at once; the next day has its own, and who waits is told when it begins."""
