@@ -211,6 +211,8 @@ async def _reloads(site: UpSite, stage: ServiceStage) -> None:
 
 def _assert_private(services: list[int], site: UpSite, folder: Path) -> None:
     assert len(services) == 3
+    # The worker in its Envoy is a service itself: nothing stands between it and the supervisor.
+    assert any(b"--config-yaml" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services)
     places = {place for pid in services for each in _family(pid) for place in listens(each)}
     network = {place for place in places if not place.startswith("/")}
     sockets = {path.name: path for path in (folder / "run").iterdir()}
