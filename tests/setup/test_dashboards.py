@@ -170,3 +170,32 @@ def test_the_folder_has_them(tmp_path: Path) -> None:
         "prometheus.yml",
     }
     assert (tmp_path / "secrets/grafana_admin").stat().st_mode & 0o077 == 0
+
+
+_OF_COUNTS = re.compile(r"\bincrease\(")
+_OF_TIMES = re.compile(r"\bhistogram_quantile\(")
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_readers_keep_their_time_and_units_say_what_queries_do(name: str) -> None:
+    """One way leads from each to the others with the time that is shown; all begin with the same
+    span; a rate is a second's, a count has no unit, and a duration has that of its histogram.
+    """
+    found = model(BY_NAME[name])
+    (link,) = found["links"]
+    assert (link["type"], link["tags"], link["keepTime"]) == ("dashboards", ["authz"], True)
+    assert found["tags"] == ["authz"]
+    assert found["time"] == model(DASHBOARDS[0])["time"]
+    for panel in found["panels"]:
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        for target in panel["targets"]:
+            query = target["expr"]
+            if _OF_TIMES.search(query):
+                assert unit == ("ms" if "envoy_" in query else "s"), panel["title"]
+            elif _OF_COUNTS.search(query):
+                assert unit == "short", panel["title"]
+            elif "rate(" in query and panel["type"] != PanelKind.HEATMAP.value:
+                assert unit == ("percentunit" if " / " in query else "reqps"), panel["title"]
+            # Over the whole time that is shown for one number, else over what a point stands for.
+            counted = bool(_OF_COUNTS.search(query)) and panel["type"] == PanelKind.STAT.value
+            assert ("$__range" in query.replace("$__rate", "")) is counted, panel["title"]
