@@ -11,13 +11,14 @@ LONGEST: Final = (
     "server/test_envoy_follow.py",
     "e2e/test_chromium.py",
     "server/test_drain.py",
-    "local/test_up.py",
     "server/test_service.py",
-    "e2e/test_lists_restart.py",
-    "e2e/test_front_door_scenario.py",
-    "e2e/test_shared_address.py",
-    "e2e/test_admin_pages.py",
+    "local/test_up.py",
+    "server/test_redis_changes.py",
     "server/test_pyvoy.py",
+    "e2e/test_lists_restart.py",
+    "e2e/test_lists.py",
+    "login/web/test_pages_chromium.py",
+    "e2e/test_front_door_scenario.py",
 )
 # By session fixture of tests/e2e: the files that use it. Each starts seven processes; in one
 # process of xdist they are started once.
