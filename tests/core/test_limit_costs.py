@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.conditions import Condition, Within
+from authz.core.conditions import Condition, Given, Within
 from authz.core.decision import BearerRequest, PendingDecision, authorize
 from authz.core.exchanges import Meter
 from authz.core.json_pointer import parse
@@ -82,3 +82,14 @@ def test_how_long_a_call_lasts_is_told_by_the_cheapest() -> None:
     dear = Quota(Limit("shared", Per.USER, 500, 60, cost=40, place="files"), 300, 1)
 
     assert meter.lasts([cheap], 3600) == meter.lasts([dear], 3600) > 1.0
+
+
+@pytest.mark.attack("cost-evaded")
+def test_an_argument_that_is_left_out_costs_what_a_rule_says_of_that() -> None:
+    """A range says nothing of it, as everywhere in `when`."""
+    many = Condition(parse("/count"), Within(None, None, 10, None))
+    none = Condition(parse("/count"), Given(present=False))
+    tools = {"search": Rule(), "*": Rule(when=(many,), cost=20), "s*": Rule(when=(none,), cost=30)}
+
+    assert charged(tools, arguments={"count": 3}) == [1, 2]
+    assert charged(tools, arguments={}) == [30, 60]
