@@ -7,6 +7,7 @@ so that nobody reads another caller's reply.
 """
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from authz.ledger.faults import (
     unavailable,
 )
 from authz.ledger.keys import RedisKeys
+from authz.ledger.late_charges import BATCH_LIFETIME_MS, LateBatch
 from authz.ledger.location import NO_SENTINEL_LOGIN, SentinelAccess, find_primary
 from authz.ledger.pool import ConnectionPool
 from authz.ledger.primary import PrimaryFinder
@@ -51,6 +53,7 @@ from authz.ledger.records import (
     read_step_up,
 )
 from authz.ledger.script import (
+    CHARGE_LATE,
     DISCARD_REVOCATIONS,
     MERGE_REVOCATIONS,
     READ_REVOCATIONS,
@@ -61,6 +64,7 @@ from authz.ledger.script import (
     TakeCall,
 )
 
+_LATE: Final = struct.Struct(">IQ")
 # A reader that is away for longer only takes the data set for an older copy.
 _MARK_LIFETIME: Final = b"%d" % MARK_LIFETIME_MS
 # Each failed attempt means that another writer succeeded.
@@ -282,6 +286,16 @@ class RedisLedger:
         values = [request.found, request.generation, request.mark, _MARK_LIFETIME]
         values += (part for change in request.changes for part in change)
         return parse_merged(await self._run(MERGE_REVOCATIONS, names, values))
+
+    async def charge_late(self, batch: LateBatch) -> int:
+        """Charge what was admitted without Redis; return how many units, 0 where it was before."""
+        names = [self._keys.record("late", batch.id)]
+        values = [b"%d" % BATCH_LIFETIME_MS]
+        for each in batch.charges:
+            names.append(self._keys.bucket(each.bucket))
+            units = b"".join(_LATE.pack(*one) for one in each.units)
+            values += (b"%d" % each.limit.quota, b"%d" % each.limit.slot, units)
+        return int(await self._run(CHARGE_LATE, names, values))
 
     async def record_step_up(
         self, key: StepUpKey, method: Method, auth_time: int, ttl: int

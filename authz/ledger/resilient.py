@@ -26,6 +26,7 @@ from authz.core.ledger import (
 from authz.core.limits import MAX_UNITS, Limit, OutagePolicy, Per, Quota, Take, charges
 from authz.core.principal import Client
 from authz.ledger.data_loss import DataLoss, DataSetTracker, RevocationSource, merge_revocations
+from authz.ledger.late_charges import LateCharger, LateCharges
 from authz.ledger.records import CorruptRecordError, Revocation, read_revocation, revoked
 from authz.ledger.sessions import SessionBindings
 from authz.process.ticks import next_tick
@@ -90,6 +91,8 @@ class ResilientLedger:
         on_probe: Callable[[float], None] = lambda _: None,
         on_revoked: Callable[[Mapping[bytes, Revocation]], None] = lambda _: None,
         on_outage: Callable[[str, float], None] = lambda _, __: None,
+        late: LateCharger | None = None,
+        on_late: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Begin as if Redis were up.
 
@@ -106,6 +109,8 @@ class ResilientLedger:
             on_revoked: called with the revocations that are new since the last reading.
             on_outage: called as degraded mode begins, with the fault, and as it ends, with an
                 empty text and the seconds that it took.
+            late: charges afterwards what was admitted in degraded mode; None for nobody.
+            on_late: called with the number of units that were.
         """
         self._remote = remote
         self._source = source
@@ -117,6 +122,9 @@ class ResilientLedger:
         self._on_probe = on_probe
         self._on_revoked = on_revoked
         self._on_outage = on_outage
+        self._late = late
+        self._on_late = on_late
+        self._owed = LateCharges()  # what was admitted here, and never sent to Redis
         self._tracker = DataSetTracker()
         # How Redis lost data, and how many revocations it lacks; None once that is repaired.
         self._lost: tuple[DataLoss, int] | None = None
@@ -167,7 +175,7 @@ class ResilientLedger:
             UnavailableError: where Redis is down and the policy, or `max_away`, gives no answer.
         """
         if not self._may_ask():
-            return await self._answer(query)
+            return await self._answer(query, sent=False)
         probe = self._probing = self._retry_at is not None
         began = self._clock()
         answer: LedgerAnswer | None = None
@@ -180,7 +188,7 @@ class ResilientLedger:
             if probe:
                 self._probing = False
         if answer is None:
-            return await self._answer(query)
+            return await self._answer(query, sent=True)
         self._retry_at = None
         self._failures = 0
         if isinstance(answer, Taken):
@@ -240,8 +248,8 @@ class ResilientLedger:
             and (since is None or since >= oldest)
         )
 
-    async def _answer(self, query: Query) -> LedgerAnswer:
-        """Answer without Redis."""
+    async def _answer(self, query: Query, *, sent: bool) -> LedgerAnswer:
+        """Answer without Redis; what was sent may have been charged there."""
         policies = [self._policy_of(each.limit) for each in query.takes]
         enforced = [
             policy
@@ -261,6 +269,8 @@ class ResilientLedger:
         if query.approval is not None:
             raise UnavailableError("redis", "approvals cannot be read")
         answer = await self._count(query, policies)
+        if not sent and query is not PROBE and self._late is not None:
+            self._owe(query, policies, answer)
         if session is not None and isinstance(answer, Taken):
             self._sessions.use(session, now)
         return answer
@@ -268,6 +278,34 @@ class ResilientLedger:
     def _policy_of(self, limit: Limit) -> OutagePolicy:
         policy = limit.outage or self._options.policy
         return OutagePolicy.LOCAL if limit.shadow and policy is OutagePolicy.DENY else policy
+
+    def _owe(self, query: Query, policies: Sequence[OutagePolicy], answer: LedgerAnswer) -> None:
+        """Keep what was charged here, to be charged in Redis."""
+        if isinstance(answer, Taken) and answer.mode is Mode.LOCAL:
+            counted = zip(query.takes, policies, answer.quotas, strict=True)
+            self._owed.add(
+                [
+                    take
+                    for take, policy, quota in counted
+                    if policy is OutagePolicy.LOCAL and not quota.exceeded
+                ],
+                self._clock(),
+            )
+
+    async def charge_late(self) -> None:
+        """Charge what was admitted in degraded mode, once Redis takes charges again."""
+        charged = 0
+        try:
+            while self._late is not None and self._degraded_since is None:
+                batch = self._owed.next(self._clock())
+                if batch is None:
+                    break
+                charged += await self._late.charge_late(batch)
+                self._owed.confirm(batch)
+        except UnavailableError as error:
+            self._on_error(error)  # the same batch is sent again later
+        if charged:
+            self._on_late(charged)
 
     async def _count(self, query: Query, policies: Sequence[OutagePolicy]) -> LedgerAnswer:
         """Charge the limits that are counted here; those of policy ALLOW stay untouched."""
@@ -395,6 +433,8 @@ class ResilientLedger:
         while True:
             await next_tick(self._options.probe)
             await self.probe()
+            if self._owed:
+                await self.charge_late()
             left -= self._options.probe
             if left <= 0 or (self._degraded_since is None and await self._must_read()):
                 left = self._options.refresh

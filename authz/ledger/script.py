@@ -107,6 +107,7 @@ READ_REVOCATIONS: Final = load_script("authz.ledger", "read_revocations.lua")
 MERGE_REVOCATIONS: Final = load_script("authz.ledger", "merge_revocations.lua")
 DISCARD_REVOCATIONS: Final = load_script("authz.ledger", "discard_revocations.lua")
 REPLACE_REVOCATION: Final = load_script("authz.ledger", "replace_revocation.lua")
+CHARGE_LATE: Final = load_script("authz.ledger", "charge_late.lua")
 _STATE: Final = struct.Struct(f">Q{SLOTS + 1}I")
 _COUNTS_OFFSET: Final = 8  # of the counts in it
 _CHARGE: Final = struct.Struct(">IIQ")

@@ -83,6 +83,8 @@ class LedgerLifecycle:
                 on_probe=recorder.metrics.redis_probe.observe,
                 on_revoked=self._report_revoked,
                 on_outage=self._report_outage,
+                late=self._remote,
+                on_late=self._report_late,
             )
         self.events = DeploymentEvents(recorder)
         if options is not None and self._remote is not None:
@@ -140,6 +142,10 @@ class LedgerLifecycle:
         self._recorder.metrics.redis_outages.labels(change).inc()
         facts = {"fault": fault, "mode": self.mode()} if fault else {"seconds": round(seconds, 3)}
         self._recorder.event(f"outage_{change}", **facts)
+
+    def _report_late(self, units: int) -> None:
+        """Log that what was admitted without Redis is charged there now."""
+        self._recorder.event("outage_charged", units=units)
 
     def _report_loss(self, loss: DataLoss, revocations: int) -> None:
         """Log and count a data loss of Redis that was repaired."""

@@ -247,8 +247,18 @@ OTHERS = (
     ),
     Defence(
         "Redis is tried without traffic", "authz/ledger/resilient.py", "_keep_reading",
-        "            await self.probe()\n            left", "            left",
+        "            await self.probe()\n            if self._owed", "            if self._owed",
         ("tests/ledger/test_resilient.py",),
+    ),
+    Defence(
+        "What was sent is not charged afterwards", "authz/ledger/resilient.py", "_answer",
+        "        if not sent and query", "        if query",
+        ("tests/ledger/test_resilient.py",),
+    ),
+    Defence(
+        "A late batch is charged once", "authz/ledger/charge_late.lua", "the script",
+        "if not call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then return 0 end", "",
+        ("tests/ledger/test_late_charges.py",),
     ),
     Defence(
         "One slow answer is not Redis away", "authz/ledger/resilient.py", "_record_failure",

@@ -21,6 +21,7 @@ from authz.core.limits import OutagePolicy, Quota, Take
 from authz.core.second_factor import Method, StepUpNeed
 from authz.ledger.data_loss import DataLoss, MergeRequest, ReadRequest, StoredRevocations
 from authz.ledger.keys import EVERYTHING, token_field
+from authz.ledger.late_charges import LateBatch
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import CorruptRecordError, Revocation
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -42,6 +43,7 @@ class FakeRedis:
     asked: int = 0
     marker: bytes = b""
     gate: asyncio.Event | None = None
+    late: list[LateBatch] = field(default_factory=list)
 
     async def take(self, asked: Query) -> LedgerAnswer:
         self.asked += 1
@@ -63,6 +65,10 @@ class FakeRedis:
 
     async def merge(self, merge: MergeRequest) -> int | None:
         raise AssertionError("nothing was lost")
+
+    async def charge_late(self, batch: LateBatch) -> int:
+        self.late.append(batch)
+        return sum(units for each in batch.charges for units, _ in each.units)
 
 
 class ResilientScene:
@@ -88,6 +94,7 @@ class ResilientScene:
             lambda: self.seconds,
             on_error=lambda error: self.errors.append(error.dependency),
             on_probe=self.probes.append,
+            late=self.redis,
             on_outage=lambda fault, seconds: self.outages.append((fault, seconds)),
         )
 
@@ -335,6 +342,27 @@ def test_each_change_is_told_once() -> None:
         for _ in range(2):
             await scene.ledger.probe()
         assert scene.outages == [("test", 0.0), ("", 0.75)]
+
+    played(scenario)
+
+
+def test_what_may_have_been_charged_is_not_charged_afterwards() -> None:
+    """A call whose answer was lost may have run: only those are owed that were never sent."""
+
+    async def scenario() -> None:
+        scene = await away()
+        asked = query(take(quota=99))
+        await scene.ledger.take(asked)  # sent, and its answer lost
+        for _ in range(5):
+            await scene.ledger.take(asked)
+        scene.seconds += 0.25
+        await scene.ledger.take(asked)  # sent again, to see whether Redis is back
+        scene.heals()
+        scene.seconds += 0.25
+        await scene.ledger.probe()
+        await scene.ledger.charge_late()
+        ((charge,),) = (batch.charges for batch in scene.redis.late)
+        assert [units for units, _ in charge.units] == [5]
 
     played(scenario)
 
