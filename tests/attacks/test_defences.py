@@ -430,6 +430,11 @@ OTHERS = (
         ("tests/login/store/test_page_codes.py", "tests/login/web/test_admin_pages.py"),
     ),
     Defence(
+        "Nobody's many groups are more than Redis counts in time", "authz/config/lint/rules.py",
+        "_groups_counted", "if count > _MOST_GROUP_WINDOWS:", "if False:",
+        ("tests/config/test_mistakes.py",),
+    ),
+    Defence(
         "A limit in shadow lets nothing pass while Redis is away", "authz/ledger/resilient.py",
         "_answer", "if OutagePolicy.DENY in (enforced or [self._options.policy])",
         "if OutagePolicy.DENY in (policies or [self._options.policy])",

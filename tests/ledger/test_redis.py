@@ -218,6 +218,21 @@ def hold_the_loop(seconds: float) -> None:
         pass
 
 
+@pytest.mark.attack("limit-by-many-groups")
+def test_as_many_limits_as_many_groups_bring_are_counted(
+    server: ValkeyServer, deployment: str
+) -> None:
+    """Of a person in 256 groups, under as many rates per group as check-config lets meet."""
+    takes = [take(f"group {n}", quota=2) for n in range(256 * 4)]
+
+    async def scenario() -> None:
+        async with connected(patient(server, deployment)) as ledger:
+            kinds = [type(await ledger.take(query(*takes))) for _ in range(3)]
+            assert kinds == [Taken, Taken, OverLimit]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.attack("worker-clocks")
 def test_no_clock_but_redis_own_counts(
     server: ValkeyServer, deployment: str, monkeypatch: pytest.MonkeyPatch

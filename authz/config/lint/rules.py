@@ -1,7 +1,7 @@
 """Lint clients, servers, tools and limits."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from authz.config.compile import (
@@ -25,8 +25,13 @@ from authz.config.model import (
 )
 from authz.config.problems import Fault, Path, error, field_name, quoted, warning
 from authz.core.exchanges import SERVER_REQUESTS
+from authz.core.limits import Per
 from authz.core.methods import LISTEN, METHODS
 from authz.core.policy import OperationKind, RuleTarget
+
+# Of a person in 256 groups that is 1024 counts, which Redis answers within 50 ms (its time-out).
+_MOST_GROUP_WINDOWS: Final = 4
+_WILD: Final = re.compile(r"[*?\[{]")
 
 
 def _clients(config: Config) -> Iterator[Fault]:
@@ -180,6 +185,36 @@ def _costs(config: Config) -> Iterator[Fault]:
                 wrong = f"{cost} is more than a limit of the server has room for, so nothing passes"
                 right = f"write 1 to {max(1, most)}"
                 yield error((*target.path, "cost"), wrong, right, ("limits",), ("servers", server))
+
+
+def _groups_counted(config: Config) -> Iterator[Fault]:
+    """Find requests that a person in many groups could have charged too often for Redis."""
+    for server in config.servers:
+        own, *targets = config.targets_of(server)
+        shared = _group_windows(config.limits) + _group_windows(limits_of(config, own))
+        for target in (own, *targets):
+            # A pattern may meet every other.
+            met = [
+                each
+                for each in targets
+                if each.kind is target.kind
+                and (each.pattern == target.pattern or _WILD.search(each.pattern or ""))
+            ]
+            count = shared + sum(_group_windows(limits_of(config, each)) for each in met)
+            if count > _MOST_GROUP_WINDOWS:
+                yield error(
+                    (*target.path, "limits"),
+                    f"{count} rates per group can meet at one request, each of them counted for "
+                    "every group of the person, which is more than Redis does in time",
+                    f"keep {_MOST_GROUP_WINDOWS}",
+                    ("limits",),
+                )
+                break
+
+
+def _group_windows(limits: Iterable[LimitConfig]) -> int:
+    counted = [limit for limit in limits if limit.per.per is Per.GROUP]
+    return sum(max(len(windows_of(each)) for each in _every(limit)) for limit in counted)
 
 
 def _every(limit: LimitConfig) -> tuple[LimitConfig | LimitOverrideConfig, ...]:
@@ -467,6 +502,7 @@ CHECKS: Final[tuple[Callable[[Config], Iterator[Fault]], ...]] = (
     _nested,
     _limits,
     _costs,
+    _groups_counted,
     _open_requests,
     _operations,
     _conditions,
