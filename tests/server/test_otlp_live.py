@@ -209,6 +209,8 @@ def test_a_refusal_is_kept_where_nothing_is_and_a_strangers_wish_is_not(by_grpc:
     assert len(by_grpc.dropped()) == 15
 
 
+@pytest.mark.process  # by hand: no fixture of this test is named in its signature
+@pytest.mark.envoy
 @pytest.mark.parametrize("which", ["by_http", "by_grpc"])
 def test_no_argument_token_session_or_person_is_sent(
     which: str, request: pytest.FixtureRequest

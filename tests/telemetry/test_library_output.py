@@ -55,6 +55,7 @@ class Heard:
 
 @pytest.fixture
 def heard() -> Iterator[Heard]:
+    gc.collect()  # what tests before left behind is not ours
     stream = io.StringIO()
     with captured(Recorder(Metrics(), EventLog("json", stream))) as output:
         yield Heard(output, stream)
