@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from authz.config.problems import WrongValueError, quoted
@@ -260,24 +261,46 @@ REDIRECT: Final = Notation(
 )
 
 
+_REDIS_FORMS: Final = MappingProxyType({
+    "sentinel": ("sentinels", "redis+sentinel://s1:26379,s2:26379/mymaster"),
+    "cluster": ("a cluster", "redis+cluster://n1:6379,n2:6379"),
+})  # fmt: skip
+_REDIS_HOST: Final = r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
+_REDIS: Final = (
+    rf"rediss?://{_REDIS_HOST}(?:/[0-9]{{0,3}})?"
+    rf"|rediss?\+sentinel://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/[A-Za-z0-9._-]{{1,128}}"
+    r"(?:/[0-9]{0,3})?"
+    rf"|rediss?\+cluster://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/?"
+    r"|unix:///[A-Za-z0-9._/-]{1,106}"
+)
+
+
 def _explain_redis(text: str) -> None:
-    """Say where a password belongs; never a word of the text itself, which may hold one."""
+    """Say where a password belongs, and which form is meant; never a word of the text itself."""
     if "@" in text or "?" in text:
         raise WrongValueError(
             "a Redis URL may hold no user name, password or query",
             "keep the password in a file (redis.password_file) or in AUTHZ_REDIS_PASSWORD, "
             "the user name in redis.username",
         )
+    if re.fullmatch(_REDIS, text):
+        return
+    kind = text.partition("://")[0].partition("+")[2]
+    if kind in _REDIS_FORMS:
+        what, right = _REDIS_FORMS[kind]
+        raise WrongValueError(
+            f"what stands here is not a Redis URL of {what}", f"write for example {right}"
+        )
+    if "," in text:
+        raise WrongValueError(
+            "several hosts, and not whether they are sentinels or nodes of a cluster",
+            "write for example " + " or ".join(right for _, right in _REDIS_FORMS.values()),
+        )
 
 
-_REDIS_HOST: Final = r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?"
 REDIS: Final = Notation(
     "a Redis URL",
-    rf"rediss?://{_REDIS_HOST}(?:/[0-9]{{0,3}})?"
-    rf"|rediss?\+sentinel://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/[A-Za-z0-9._-]{{1,128}}"
-    r"(?:/[0-9]{0,3})?"
-    rf"|rediss?\+cluster://{_REDIS_HOST}(?:,{_REDIS_HOST}){{0,31}}/?"
-    r"|unix:///[A-Za-z0-9._/-]{1,106}",
+    _REDIS,
     "redis://redis:6379/0",
     explain=_explain_redis,
     secret=True,

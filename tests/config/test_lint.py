@@ -26,6 +26,11 @@ Complaints = Callable[[str], list[str]]
         ),
         pytest.param("    tools: {a: {second_factor: none}}", id="none where the server asks none"),
         pytest.param("    tools: {'*': {scopes: [x]}}", id="a star that asks something"),
+        pytest.param(
+            "    tools: {t: {cost: 5, also: "
+            "[{when: [{argument: /a, range: {above: 5}}], cost: 6}]}}",
+            id="a higher cost of some arguments",
+        ),
         pytest.param("    tools: {'*': {}, 'delete_*': {}}", id="a star among others"),
         pytest.param("    limits: []\nlimits: [{per: user, rate: 1/day}]", id="limited elsewhere"),
         pytest.param(

@@ -137,7 +137,7 @@ def _limits_at(
         firsts = [seen.setdefault(key, index) for key in keys]
         first = min(firsts)
         if first != index:
-            wrong = f"it counts the same as number {first} of this list"
+            wrong = f"it counts the same as limits[{first}]"
             yield error(path, wrong, "keep one of them")
         yield from _overrides(config, limit, path)
         if limit.counts == "handshakes" and target is not None and target.kind is not None:
@@ -180,7 +180,7 @@ def _costs(config: Config) -> Iterator[Fault]:
         ]
         most = min((quota // cost for cost, quota in windows), default=None)
         for target in targets:
-            cost = target.rule.cost if isinstance(target.rule, ArgumentRuleConfig) else 1
+            cost = _cost(target.rule)
             if most is not None and cost > max(1, most):
                 wrong = f"{cost} is more than a limit of the server has room for, so nothing passes"
                 right = f"write 1 to {max(1, most)}"
@@ -394,23 +394,31 @@ def _escapes(config: Config) -> Iterator[Fault]:
                 continue
             for each in wide:
                 if each.kind is kind and kind.matches(pattern, str(each.pattern)):
-                    yield _escape(target, each)
+                    yield from _escape(target, each)
                     break
 
 
-def _escape(target: RuleTarget[RuleConfig], wide: RuleTarget[RuleConfig]) -> Fault:
+def _escape(target: RuleTarget[RuleConfig], wide: RuleTarget[RuleConfig]) -> Iterator[Fault]:
     path: Path = (*target.path, "when")
-    if not _demands(target.rule):
-        return warning(
+    demands = _demands(target.rule)
+    if not demands and _cost(target.rule) > _cost(wide.rule):
+        return  # a call without the argument costs what any call costs, as it is meant
+    if not demands:
+        yield warning(
             path,
             f"it keeps nothing out: {field_name(wide.path)} lets every call pass",
             "write when there too, or name its tools one by one",
         )
-    return warning(
+        return
+    yield warning(
         path,
         f"a call without the argument is not asked for this: {field_name(wide.path)} lets it pass",
         "write when there too, so that every call meets one of the rules",
     )
+
+
+def _cost(rule: RuleConfig) -> int:
+    return rule.cost if isinstance(rule, ArgumentRuleConfig) else 1
 
 
 def _demands(rule: RuleConfig) -> bool:
