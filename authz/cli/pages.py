@@ -25,9 +25,15 @@ Only Envoy may reach it: it believes the address that stands in X-Forwarded-For.
 @config_argument
 @click.option("--listen", metavar="ADDRESS", help="In place of service.pages.")
 @click.option("--status", metavar="ADDRESS", help="In place of telemetry.pages_metrics.")
-def run(*, config: Path, listen: str | None, status: str | None) -> int:
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 100),
+    default=1,
+    help="How many such processes there are: each takes its part of the rates by address.",
+)
+def run(*, config: Path, listen: str | None, status: str | None, replicas: int) -> int:
     """Serve until told to stop."""
     try:
-        return serve(config, os.environ, listen, status)
+        return serve(config, os.environ, listen, status, replicas)
     except (AddressError, PagesConfigError) as error:
         raise CommandError(str(error)) from error

@@ -53,7 +53,11 @@ class PagesConfigError(ValueError):
 
 
 def serve(
-    configuration: Path, env: Mapping[str, str], listen: str | None, status: str | None = None
+    configuration: Path,
+    env: Mapping[str, str],
+    listen: str | None,
+    status: str | None = None,
+    replicas: int = 1,
 ) -> int:
     """Serve until told to stop.
 
@@ -62,6 +66,7 @@ def serve(
         env: the environment: secrets, and `AUTHZ_REDIS_URL` in place of `redis.url`.
         listen: where, in place of `service.pages`: `unix:/path` or `host:port`.
         status: where metrics and probes are, in place of `telemetry.pages_metrics`.
+        replicas: how many such processes there are.
 
     Raises:
         ConfigError: where authz.yaml is wrong.
@@ -88,7 +93,7 @@ def serve(
         export = attach(settings, recorder, SERVICE)
         export.start()
         try:
-            service = _Service(read, env, recorder, health, configuration)
+            service = _Service(read, env, recorder, health, configuration, replicas=replicas)
             asyncio.run(service.run(settings, options, listener, where))
         finally:
             export.close(FLUSH)
@@ -193,8 +198,11 @@ class _Service:
         recorder: Recorder,
         health: Health,
         file: Path,
+        *,
+        replicas: int,
     ) -> None:
         self._read = read
+        self._replicas = replicas
         self._file = file
         self._env = env
         self._recorder = recorder
@@ -207,10 +215,15 @@ class _Service:
         assert self._built is not None
         await self._built.app(scope, receive, send)
 
+    def _build(self, settings: Settings, options: RedisOptions) -> LoginServer:
+        return LoginServer(
+            settings, options, self._recorder, health=self._health, replicas=self._replicas
+        )
+
     async def run(
         self, settings: Settings, options: RedisOptions, listener: socket.socket, where: str
     ) -> None:
-        self._built = LoginServer(settings, options, self._recorder, health=self._health)
+        self._built = self._build(settings, options)
         self._built.start()
         self._recorder.notify = self._notifier.offer
         self._notifier.configure(notify_targets(settings))
@@ -259,7 +272,7 @@ class _Service:
             options = _options(settings, self._env)
         except PagesConfigError as error:
             raise RefusedConfigError(str(error)) from None
-        old, new = self._built, LoginServer(settings, options, self._recorder, health=self._health)
+        old, new = self._built, self._build(settings, options)
         assert old is not None
         if not await old.redis_fault() and await new.redis_fault():
             await new.aclose()

@@ -113,6 +113,7 @@ class LoginServer:
         *,
         http: httpx.AsyncClient | None = None,
         health: Health | None = None,
+        replicas: int = 1,
     ) -> None:
         """Build.
 
@@ -122,6 +123,7 @@ class LoginServer:
             recorder: the log.
             http: what reaches Authelia; None for the network.
             health: is told whether Redis is there.
+            replicas: how many processes serve these pages; they share the rates by address.
 
         Raises:
             ValueError: where a secret is none.
@@ -184,7 +186,7 @@ class LoginServer:
         self.blocks = Blocklist(command, keys)
         self.approval_requests = ApprovalRequests(command, keys)
         self.records = LoginRecords(command, keys)
-        self.limiter = LoginRateLimiter(self.clock, rates=configured_rates(section))
+        self.limiter = LoginRateLimiter(self.clock, rates=configured_rates(section, replicas))
         self._outbox = RevocationOutbox(
             command,
             keys,

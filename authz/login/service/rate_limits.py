@@ -41,12 +41,18 @@ ASSERTIONS: Final = Limit("login-assertions", Per.USER, quota=1200, window=60)
 _LARGEST: Final = 20_000
 
 
-def configured_rates(section: FrontDoorConfig) -> Mapping[str, Rate]:
-    """Return what authz.yaml says of the limits by address."""
-    return {
+def configured_rates(section: FrontDoorConfig, replicas: int = 1) -> Mapping[str, Rate]:
+    """Return what authz.yaml says of the limits by address, for one of so many replicas.
+
+    Each counts by itself, and Authelia locks an address for all of them together.
+    """
+    rates = {
         PAGES.name: section.address_pages,
         APPROVALS.name: section.address_log_ins,
         DOCUMENTS.name: section.address_documents,
+    }
+    return {
+        name: replace(rate, quota=max(1, rate.quota // replicas)) for name, rate in rates.items()
     }
 
 
