@@ -46,6 +46,14 @@ setup: $(VENV)/.ready  ## make the environment from the lock file
 	@.venv-mcp1/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mcp1.lock
 	@touch $@
 
+# import-linter brings `rich`, which makes httpx import its own command line in every process; so it
+# has an environment of its own. It reads our sources and imports none of them.
+.venv-imports/.ready: requirements-imports.lock | setup
+	@echo "setting up .venv-imports (import-linter)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-imports
+	@$(BIN)/uv pip sync --quiet --require-hashes --python .venv-imports/bin/python $<
+	@touch $@
+
 # The official TypeScript client, for tests; where npm is missing they say that they are skipped.
 tests/typescript/node_modules/.ready: tests/typescript/package-lock.json
 	@if command -v npm >/dev/null; then \
@@ -129,10 +137,10 @@ bench: setup  ## measure, as ratios to baselines (ARGS="--full --json FILE NAME.
 	@$(BIN)/python tools/compiled.py || [ $$? = 3 ]
 	@$(BIN)/python -m bench $(ARGS)
 
-lint: setup  ## format check, lint, import contracts, dead code, stubs and example current
+lint: setup .venv-imports/.ready  ## format check, lint, import contracts, dead code, stubs and example current
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/lint-imports
+	@.venv-imports/bin/lint-imports
 	@$(BIN)/vulture
 	@$(BIN)/python tools/protos.py --check
 	@$(BIN)/python tools/docs.py --check
@@ -161,6 +169,8 @@ lock: setup  ## resolve requirements.lock again, with hashes and without index a
 	  --custom-compile-command "make lock" --quiet -o requirements.lock
 	@echo "mcp<2" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o requirements-mcp1.lock
+	@echo "import-linter>=2.3" | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
+	  --custom-compile-command "make lock" --quiet -o requirements-imports.lock
 	@for name in $(CLIENT_VENVS); do $(BIN)/uv pip compile tests/clients/python/$$name.in --universal \
 	  --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
 	  --custom-compile-command "make lock" --quiet -o tests/clients/python/requirements-$$name.lock; done
@@ -169,4 +179,4 @@ lock: setup  ## resolve requirements.lock again, with hashes and without index a
 	    --omit-lockfile-registry-resolved --ignore-scripts --silent --no-audit --no-fund; done; fi
 
 clean:  ## remove the environment and the caches
-	@rm -rf $(VENV) .venv-mcp1 .venv-clients tests/typescript/node_modules tests/clients/*/node_modules build/clients .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-imports .venv-mcp1 .venv-clients tests/typescript/node_modules tests/clients/*/node_modules build/clients .mypy_cache .ruff_cache .pytest_cache .hypothesis
