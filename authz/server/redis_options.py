@@ -1,7 +1,6 @@
 """How to reach Redis: as authz.yaml or the environment of `authz up` says."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +62,7 @@ def redis_options(settings: Settings, env: Mapping[str, str]) -> RedisOptions | 
     config = settings.config.redis
     tls, sentinel = _tls(config.tls), _sentinel(settings)
     if URL in env:
-        return replace(_of_environment(env, config.deployment), tls=tls, sentinel=sentinel)
+        return _of_environment(env, config.deployment, tls, sentinel)
     if config.url is None:
         return None
     return RedisOptions(
@@ -91,14 +90,18 @@ def _revealed(secret: SecretStr | None) -> str:
     return "" if secret is None else secret.get_secret_value()
 
 
-def _of_environment(env: Mapping[str, str], deployment: str) -> RedisOptions:
+def _of_environment(
+    env: Mapping[str, str], deployment: str, tls: TlsFiles | None, sentinel: SentinelAccess
+) -> RedisOptions:
     file = env.get(PASSWORD_FILE)
     if file is None:
         password = env.get(REDIS_PASSWORD, "")
     else:
         password = read_regular(Path(file), _LONGEST).decode().rstrip("\r\n")
     try:
-        return RedisOptions(env[URL], env.get(USERNAME, ""), password, deployment)
+        return RedisOptions(
+            env[URL], env.get(USERNAME, ""), password, deployment, tls=tls, sentinel=sentinel
+        )
     except ValueError as error:
         # Its words are fixed: the address, which may hold a password, is not in them.
         right = "write for example redis://redis:6379/0"

@@ -53,3 +53,14 @@ def test_what_is_no_redis_is_said_at_the_start(more: str) -> None:
     (problem,) = caught.value.problems
     assert (problem.file, problem.field) == ("the environment", URL)
     assert "hidden" not in str(problem)
+
+
+def test_sentinels_of_the_environment_are_held_to_what_the_file_says_of_tls() -> None:
+    """The address is of the one, how sentinels are asked of the other."""
+    more = "redis: {url: 'redis+sentinel://a:26379/main', sentinel: {tls: false}}\n"
+    with pytest.raises(ConfigError) as caught:
+        require_redis(settings(more), {URL: "rediss+sentinel://b:26379/main"}, FILE)
+
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.field) == ("the environment", URL)
+    assert "redis.tls.server_name" in str(problem)
