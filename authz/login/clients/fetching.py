@@ -287,9 +287,6 @@ class Fetcher:
         checked = CheckedAddresses(addresses, self._port, self._network)
         # A stranger's host must hold nobody else's log-in.
         backend = BoundedNetwork(4 * LARGEST, _MOST_LINES, checked)
-        if self._trust is None:
-            # They take a megabyte and 30 ms: read for the first document, which many never see.
-            self._trust = ssl.create_default_context()
         headers = (
             ("Accept", "application/json"),
             # Nothing is unpacked, so that no small answer becomes a large one.
