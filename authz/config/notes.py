@@ -106,6 +106,8 @@ def _overridden(config: Config) -> Iterator[str]:
                 f"{name} (per {limit.per}): {'; '.join(told)}; all others {_rates(limit)}; "
                 "the first that fits holds"
             )
+            if any(each.users is not None for each in limit.overrides):
+                yield f"{name}: a person is named by the `sub` of the token, not by the user name"
             if any(each.groups is not None for each in limit.overrides):
                 yield f"{name}: a token that names no groups meets none of those for groups"
 

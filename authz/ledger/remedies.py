@@ -89,7 +89,7 @@ REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
     RedisFault.NO_SENTINEL: Remedy(
         "no_sentinel",
         "none of its sentinels answers",
-        "redis.url in authz.yaml names them: start them, or name others",
+        "redis.url in authz.yaml names them, with port 26379 as a rule: start them, or name others",
     ),
     RedisFault.NO_SERVICE: Remedy(
         "no_service",
@@ -121,11 +121,15 @@ REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
         "nobody answers there",
         "redis.url in authz.yaml, or start Redis",
     ),
-    RedisFault.LATE: Remedy("late", "it does not answer in time", "look at its load, and its log"),
+    RedisFault.LATE: Remedy(
+        "late",
+        "it does not answer in time",
+        "look at its load, and its log; with rediss:// at whether that port speaks TLS",
+    ),
 })  # fmt: skip
 
-# The three ways to be refused at the door, by how the reply begins.
-_AT_THE_DOOR: Final[Mapping[str, Remedy]] = MappingProxyType({
+# Replies without a code of their own, and the ways to be refused a log-in, by how they begin.
+_BY_REPLY: Final[Mapping[str, Remedy]] = MappingProxyType({
     "WRONGPASS": Remedy(
         "authentication",
         "it refuses the user or the password (WRONGPASS)",
@@ -141,6 +145,12 @@ _AT_THE_DOOR: Final[Mapping[str, Remedy]] = MappingProxyType({
         "it has no password, and one is written",
         "requirepass in redis.conf, or leave redis.password_file out",
     ),
+    "ERR unknown command": Remedy(
+        "unknown_command",
+        "it does not know a command of ours",
+        "a sentinel knows none: its redis.url is redis+sentinel://host:26379/service; otherwise "
+        "take rename-command out of redis.conf",
+    ),
 })  # fmt: skip
 
 
@@ -151,7 +161,7 @@ def remedy(fault: RedisFault, reply: str = "") -> Remedy | None:
         fault: what is wrong.
         reply: Redis' error reply, which is looked at for how it begins and not repeated.
     """
-    for start, found in _AT_THE_DOOR.items():
+    for start, found in _BY_REPLY.items():
         if reply.startswith(start):
             return found
     return REMEDIES.get(fault)

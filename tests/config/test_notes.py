@@ -85,6 +85,15 @@ def test_a_limit_by_grant_bounds_no_person() -> None:
     assert "per: grant" not in said(_DIRECT, server=", limits: [{per: group, rate: 9/minute}]")
 
 
+def test_persons_of_a_limit_are_named_by_their_subject() -> None:
+    """Not by the name that they log in with."""
+    limit = "{{per: user, rate: 60/minute, overrides: [{{{}: [ada], rate: 9/minute}}]}}"
+    words = "a person is named by the `sub` of the token, not by the user name"
+
+    assert words in said(_DIRECT, server=f", limits: [{limit.format('users')}]")
+    assert words not in said(_DIRECT, server=f", limits: [{limit.format('groups')}]")
+
+
 def test_who_meets_which_limit_is_told() -> None:
     """In the order in which they are looked at."""
     overrides = "[{clients: [ci, default], rate: 600/minute}, {groups: [x], rate: 9/day, burst: 2}]"

@@ -197,6 +197,25 @@ def test_sentinels() -> None:
     assert problems(unknown) == ["no_service"]
     assert "sentinel monitor" in unknown[0].fix
     assert problems(nobody) == ["no_sentinel"]
+    assert "26379" in nobody[0].fix
+
+
+def test_a_sentinel_in_place_of_redis() -> None:
+    """A sentinel knows none of our commands: told with the form that its URL has."""
+    with valkey(tcp=True) as server, sentinel("valkey", server.port) as guard:
+        found = examine(server, url=f"redis://127.0.0.1:{guard.port}")
+
+    assert problems(found) == ["unknown_command"]
+    assert "redis+sentinel://" in found[0].fix
+
+
+def test_tls_with_one_that_speaks_none() -> None:
+    """It waits for more of what it takes for a command."""
+    with valkey(tcp=True) as server:
+        found = examine(server, url=f"rediss://127.0.0.1:{server.port}")
+
+    assert problems(found) == ["late"]
+    assert "rediss://" in found[0].fix
 
 
 def test_a_cluster() -> None:
