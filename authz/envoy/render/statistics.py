@@ -24,6 +24,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     VirtualHost,
 )
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.connection_limit.v3 import ConnectionLimit
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
 )
@@ -43,6 +44,7 @@ DRAIN: Final = "drain"
 _DRAIN: Final = ("/healthcheck/fail",)
 _OWNER_ONLY: Final = 0o600
 _TIMEOUT: Final = 5
+_CONNECTIONS: Final = 64
 
 
 def statistics_listener(path: str) -> Listener:
@@ -81,7 +83,13 @@ def _listener(called: str, at: Address, verb: str, paths: Sequence[str]) -> List
         normalize_path=True,
     )
     name = "envoy.filters.network.http_connection_manager"
-    chain = FilterChain(filters=[Filter(name=name, typed_config=pack(manager))])
+    # Not counted among the connections of the gateway, so that they need a bound of their own.
+    bound = ConnectionLimit(stat_prefix=called, max_connections=_CONNECTIONS)
+    filters = [
+        Filter(name="envoy.filters.network.connection_limit", typed_config=pack(bound)),
+        Filter(name=name, typed_config=pack(manager)),
+    ]
+    chain = FilterChain(filters=filters)
     return Listener(
         name=called,
         address=at,

@@ -136,3 +136,18 @@ servers: {{notes: {{upstream: 'http://127.0.0.1:1/mcp'}}}}
         for path in ("/ready", "/stats/prometheus"):
             assert _answers(envoy.port("scrape"), path) == HTTPStatus.OK
         assert envoy_pages(str(folder / "stats"))[PATH]()[0] is HTTPStatus.OK
+
+
+@pytest.mark.attack("probes-under-flood")
+def test_who_reaches_the_statistics_holds_few_connections() -> None:
+    """They have a bound of their own, and take nothing from the gateway."""
+    with tempfile.TemporaryDirectory(prefix="e") as name, ExitStack() as stack:
+        folder = Path(name)
+        where = Topology(admin=f"{folder}/admin", folder=name, scrape=Tcp("127.0.0.1", 0))
+        envoy = stack.enter_context(
+            running_envoy(render(SETTINGS, where), folder, folder / "admin")
+        )
+        for _ in range(70):
+            held = sockets.create_connection(("127.0.0.1", envoy.port("scrape")))
+            stack.enter_context(held)
+        envoy.wait_for("connection_limit.scrape.limited_connections", 6)
