@@ -16,6 +16,7 @@ from authz.config.problems import quoted
 from authz.core.ledger import Query, UnavailableError
 from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
+from authz.doctor.other_client import RUN_ID, run_id
 from authz.ledger.faults import RedisFault, ReplyError, fault_of
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
@@ -121,10 +122,32 @@ async def _examined(
         findings += _log_ins(await redis.command("GET", RedisKeys(options.deployment).login_fault))
     if "INFO" not in lacking:
         findings += _about(await redis.command("INFO"), front_door=front_door)
+        findings += await _compared(redis, options)
     if "TIME" not in lacking:
         seconds, micros = await redis.command("TIME")
         findings += _skew(int(seconds) + int(micros) / 1_000_000 - clock())
     return findings
+
+
+async def _compared(redis: RedisLedger, options: RedisOptions) -> list[Finding]:
+    """Tell where another client reaches another server, and no failover came between."""
+    first, other, last = (
+        await _run_id(redis),
+        await run_id(options, _PATIENCE),
+        await _run_id(redis),
+    )
+    if other is None or first != last or other == first:
+        return []
+    message = (
+        "redis-py, which other programs use, reaches another server than authz: by a sentinel that "
+        "was cut off, or a name with several addresses"
+    )
+    return [warning(PART, "another_server", message, "SENTINEL MASTER at each sentinel; DNS")]
+
+
+async def _run_id(redis: RedisLedger) -> str:
+    about: Mapping[str, str] = await redis.command("INFO", "server")
+    return about.get(RUN_ID, "")
 
 
 async def _fastest(redis: RedisLedger) -> float:

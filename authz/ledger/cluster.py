@@ -53,11 +53,16 @@ class ClusterView(NamedTuple):
 
 
 class ClusterPrimary(DiscoveredPrimary):
-    """The node that owns our slot."""
+    """The node that owns our slot.
+
+    Attributes:
+        seeds: the nodes that the configuration names.
+    """
 
     def __init__(self, seeds: Sequence[RedisEndpoint], slot: int) -> None:
         """Take some nodes, which know the others; none is asked yet."""
         super().__init__(seeds[0])
+        self.seeds = tuple(seeds)
         self._seeds = [RedisAddress(each.host, each.port) for each in seeds]
         self._nodes = tuple[RedisAddress, ...]()
         self._slot = slot

@@ -51,12 +51,16 @@ class SentinelService:
 
 
 class SentinelPrimary(DiscoveredPrimary):
-    """The primary that sentinels name."""
+    """The primary that sentinels name.
+
+    Attributes:
+        service: whom it asks, and about what.
+    """
 
     def __init__(self, service: SentinelService) -> None:
         """Take whom to ask; nobody is asked yet."""
         super().__init__(service.node)
-        self._service = service
+        self.service = service
         self._question = command("SENTINEL MASTER", service.name)
         self._epoch = -1
         self._answered = 0  # sentinels, the last time
@@ -64,9 +68,9 @@ class SentinelPrimary(DiscoveredPrimary):
     @property
     def topology(self) -> str:
         """Return which service it is, its primary, and how many sentinels say so."""
-        sentinels = f"{self._answered} of {len(self._service.sentinels)} sentinels answer"
+        sentinels = f"{self._answered} of {len(self.service.sentinels)} sentinels answer"
         primary = "not found" if self.current is None else str(self.current)
-        return f"the primary of {self._service.name} is {primary}; {sentinels}"
+        return f"the primary of {self.service.name} is {primary}; {sentinels}"
 
     async def check(self, protocol: RedisProtocol) -> None:
         """Ask whether it is a primary."""
@@ -76,7 +80,7 @@ class SentinelPrimary(DiscoveredPrimary):
 
     async def name_primary(self) -> RedisAddress:
         """Return the primary since the newest failover."""
-        sentinels = self._service.sentinels
+        sentinels = self.service.sentinels
         replies, errors = await self._informants.survey(sentinels, self._question)
         views = list[SentinelView]()
         for _, reply in replies:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from authz.doctor import redis
+from authz.doctor import other_client, redis
 from authz.doctor.finding import Finding
 from authz.ledger.cluster import key_slot
 from authz.ledger.keys import RedisKeys
@@ -216,6 +217,40 @@ def test_tls_with_one_that_speaks_none() -> None:
 
     assert problems(found) == ["late"]
     assert "rediss://" in found[0].fix
+
+
+def test_another_client_at_another_server() -> None:
+    """Where sentinels disagree, redis-py takes the first one's word, and doctor says so."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(valkey(tcp=True)) for _ in range(2)]
+        guards = [stack.enter_context(sentinel("valkey", each.port)) for each in servers]
+        found = [
+            examine(servers[0], url=f"redis+sentinel://{order}/{SERVICE}")
+            for order in (
+                ",".join(f"127.0.0.1:{each.port}" for each in guards),
+                ",".join(f"127.0.0.1:{each.port}" for each in reversed(guards)),
+            )
+        ]
+    # Ours takes the same of both, whoever is named first.
+    assert [diagnoses(each).count("another_server") for each in found] in ([0, 1], [1, 0])
+
+
+def test_redis_py_reaches_what_authz_does() -> None:
+    """At one server, at one of sentinels and in a cluster, it finds the same process."""
+
+    async def found(options: RedisOptions) -> str | None:
+        return await other_client.run_id(options, 5)
+
+    with valkey(tcp=True) as server, sentinel("valkey", server.port) as guard:
+        expected = server.command("INFO", "server")["run_id"]
+        url = f"redis+sentinel://127.0.0.1:{guard.port}/{SERVICE}"
+        for each in (server.url, f"redis://127.0.0.1:{server.port}", url):
+            assert asyncio.run(found(RedisOptions(each))) == expected
+    assert asyncio.run(found(RedisOptions(server.url))) is None
+    slot = key_slot("authz")
+    with cluster("valkey", slot) as nodes:
+        expected = nodes.owner.command("INFO", "server")["run_id"]
+        assert asyncio.run(found(RedisOptions(nodes.url))) == expected
 
 
 def test_a_cluster() -> None:
