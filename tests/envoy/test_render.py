@@ -624,7 +624,9 @@ def test_what_is_on_the_network_of_the_admin_interface() -> None:
     shown = dict[str, list[tuple[str, str]]]()
     for listener in YAML(typ="safe").load(text)["static_resources"]["listeners"]:
         (chain,) = listener["filter_chains"]
-        (host,) = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+        bound, manager = (each["typed_config"] for each in chain["filters"])
+        assert int(bound["max_connections"]) <= 64
+        (host,) = manager["route_config"]["virtual_hosts"]
         shown[listener["name"]] = [
             (each["match"]["path"], each["match"]["headers"][0]["string_match"]["exact"])
             for each in host["routes"]
