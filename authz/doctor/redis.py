@@ -36,7 +36,7 @@ _USER: Final = "ACL SETUSER {user} ~{{{deployment}}}:* {commands} in Redis (or i
 # After one of these nothing else would be learnt.
 _ENDS: Final = frozenset({
     *("authentication", "unreachable", "tls", "late", "loading", "master_down"),
-    *("no_node", "no_cluster", "unknown_command"),
+    *("no_node", "no_cluster", "unknown_command", "tls_files"),
     *("no_sentinel", "no_service", "sentinel_login", "sentinel_rights", "sentinel_tls"),
 })  # fmt: skip
 _NEARLY: Final = 0.9  # of maxmemory

@@ -159,7 +159,8 @@ def _no_node(errors: Sequence[BaseException]) -> Exception:
     """Return the fault of nodes of which none says who owns the slot."""
     if any(str(error).startswith(_NO_CLUSTER) for error in errors):
         return DiscoveryError(RedisFault.NO_CLUSTER)
-    for fault in (RedisFault.NOT_LOGGED_IN, RedisFault.LOADING, RedisFault.TLS):
+    named = (RedisFault.NOT_LOGGED_IN, RedisFault.LOADING, RedisFault.TLS, RedisFault.TLS_FILES)
+    for fault in named:
         for error in errors:
             if fault_of(error) is fault and isinstance(error, Exception):
                 return error

@@ -18,7 +18,7 @@ from hiredis import Reader
 
 from authz.ledger.addresses import HostAddresses
 from authz.ledger.commands import command
-from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError
+from authz.ledger.faults import InvalidReplyError, NotConnectedError, ReplyError, TlsFilesError
 
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -147,11 +147,14 @@ class TlsFiles:
         """Read the files.
 
         Raises:
-            OSError: where one cannot be read, or is none.
+            TlsFilesError: where one cannot be read, or is none.
         """
-        context = ssl.create_default_context(cafile=self.authorities or None)
-        if self.certificate:
-            context.load_cert_chain(self.certificate, self.key or None)
+        try:
+            context = ssl.create_default_context(cafile=self.authorities or None)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key or None)
+        except OSError as error:
+            raise TlsFilesError(type(error).__name__) from error
         return context
 
 

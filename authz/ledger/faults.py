@@ -26,6 +26,10 @@ class NotConnectedError(ConnectionError):
     """There is no connection to write to or to read from any more."""
 
 
+class TlsFilesError(Exception):
+    """A file of `redis.tls` cannot be read, or holds something else."""
+
+
 class DiscoveryError(Exception):
     """Nobody says which node takes writes.
 
@@ -63,6 +67,7 @@ class RedisFault(Enum):
     NO_NODE = "no node of its cluster answers"
     NO_CLUSTER = "it is no cluster"
     TLS = "TLS fails: its certificate, or ours, is not accepted"
+    TLS_FILES = "a file of redis.tls cannot be read, or holds something else"
     CLOSED = "the connection was refused or closed"
     LATE = "no answer in time"
     OTHER = "another error"
@@ -96,6 +101,8 @@ def fault_of(error: BaseException) -> RedisFault:
         return fault_of_code(str(error))
     if isinstance(error, DiscoveryError):
         return error.fault
+    if isinstance(error, TlsFilesError):
+        return RedisFault.TLS_FILES
     if isinstance(error, TimeoutError):
         return RedisFault.LATE
     if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):

@@ -116,10 +116,15 @@ REMEDIES: Final[Mapping[RedisFault, Remedy]] = MappingProxyType({
         "TLS with it fails: its certificate, or ours, is not accepted",
         "redis.tls in authz.yaml: ca_file, certificate and key, server_name",
     ),
+    RedisFault.TLS_FILES: Remedy(
+        "tls_files",
+        "a file of redis.tls cannot be read, or holds something else",
+        "redis.tls in authz.yaml: ca_file, certificate and key have to be PEM, and readable for us",
+    ),
     RedisFault.CLOSED: Remedy(
         "unreachable",
         "nobody answers there",
-        "redis.url in authz.yaml, or start Redis",
+        "redis.url in authz.yaml (rediss:// where it speaks TLS), or start Redis",
     ),
     RedisFault.LATE: Remedy(
         "late",

@@ -123,6 +123,8 @@ def _no_sentinel(errors: Sequence[BaseException]) -> Exception:
         return DiscoveryError(RedisFault.SENTINEL_LOGIN)
     if any(fault_of(error) is RedisFault.NOT_PERMITTED for error in refused):
         return DiscoveryError(RedisFault.SENTINEL_RIGHTS)
+    if any(fault_of(error) is RedisFault.TLS_FILES for error in errors):
+        return DiscoveryError(RedisFault.TLS_FILES)
     if any(fault_of(error) is RedisFault.TLS for error in errors):
         return DiscoveryError(RedisFault.SENTINEL_TLS)
     return DiscoveryError(RedisFault.NO_SENTINEL)

@@ -11,6 +11,7 @@ import pytest
 from authz.doctor import other_client, redis
 from authz.doctor.finding import Finding
 from authz.ledger.cluster import key_slot
+from authz.ledger.connections import TlsFiles
 from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisOptions
 from authz.login.protocol.granted_audience import TokenFault
@@ -251,6 +252,16 @@ def test_redis_py_reaches_what_authz_does() -> None:
     with cluster("valkey", slot) as nodes:
         expected = nodes.owner.command("INFO", "server")["run_id"]
         assert asyncio.run(found(RedisOptions(nodes.url))) == expected
+
+
+@pytest.mark.parametrize("form", ["{}", "+sentinel{}/name", "+cluster{}"])
+def test_a_file_of_tls_that_is_not_there(form: str) -> None:
+    """Told as a file, not as a Redis that is away."""
+    url = "rediss" + form.format("://127.0.0.1:1")
+    found = asyncio.run(redis.examine(RedisOptions(url, tls=TlsFiles("/nowhere")), time.time))
+
+    assert problems(found) == ["tls_files"]
+    assert "ca_file" in found[0].fix
 
 
 def test_a_cluster() -> None:

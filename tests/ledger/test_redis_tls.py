@@ -144,6 +144,9 @@ def fault(options: RedisOptions) -> str:
         pytest.param({"certificate": "", "key": ""}, RedisFault.TLS, id="no client certificate"),
         pytest.param({"server_name": ""}, RedisFault.TLS, id="the host's name"),
         pytest.param({"server_name": "redis.example.com"}, RedisFault.TLS, id="another name"),
+        pytest.param({"authorities": "/nowhere"}, RedisFault.TLS_FILES, id="no file"),
+        pytest.param({"authorities": __file__}, RedisFault.TLS_FILES, id="a file without one"),
+        pytest.param({"key": "/nowhere"}, RedisFault.TLS_FILES, id="no file of the key"),
     ],
 )
 def test_certificates_of_both(
