@@ -35,13 +35,13 @@ REFRESH: Final = "a refresh"
 CALL: Final = "connect and call"
 # Authelia's own defaults of authentication_backend.file.password.
 ARGON2: Final = ("argon2", "--variant", "argon2id", "--memory", "65536", "--iterations", "3")
-# What the command line of each part's first process holds.
-PARTS: Final = {
-    "Authelia": "authelia\0--config",
-    "pages": "\0pages\0-c",
-    "worker": "\0serve\0-c",
-    "Envoy": "envoy\0-c",
-    "Valkey": "valkey-server",
+# What the command line of each part's first process holds, or one of these.
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Authelia": ("authelia\0--config",),
+    "pages": ("\0pages\0-c",),
+    "worker": ("\0serve\0-c", "authz.server.pyvoy_app"),
+    "Envoy": ("envoy\0-c",),
+    "Valkey": ("valkey-server",),
 }
 
 
@@ -76,7 +76,7 @@ def parts_of(pid: int) -> Parts:
     lines = {each: Path(f"/proc/{each}/cmdline").read_text() for each in children(pid)}
     found = dict[str, tuple[int, ...]]()
     for part, words in PARTS.items():
-        chosen = [each for each, line in lines.items() if words in line]
+        chosen = [each for each, line in lines.items() if any(word in line for word in words)]
         if part == "Authelia" and not chosen:
             continue
         if len(chosen) != 1:
