@@ -93,6 +93,15 @@ def test_no_attribute_is_a_word_of_c(path: Path) -> None:
     assert not found & _WORDS_OF_C
 
 
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_looked_for_in_an_unpacked_tuple(path: Path) -> None:
+    """`x in (*a, b)` is an internal error of mypyc: the file is not translated at all."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            values = (each for each in node.comparators if isinstance(each, ast.Tuple | ast.List))
+            assert not any(isinstance(one, ast.Starred) for each in values for one in each.elts)
+
+
 def _waits(statements: list[ast.stmt]) -> list[int]:
     """Return the lines on which the statements may wait for others."""
     kinds = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)

@@ -311,7 +311,8 @@ class ResilientLedger:
         """Charge the limits that are counted here; those of policy ALLOW stay untouched."""
         takes = zip(query.takes, policies, strict=True)
         counted = tuple(take for take, policy in takes if policy is OutagePolicy.LOCAL)
-        if not counted and OutagePolicy.ALLOW in (*policies, self._options.policy):
+        default = self._options.policy
+        if not counted and (default is OutagePolicy.ALLOW or OutagePolicy.ALLOW in policies):
             untouched = (_untouched(each) for each in query.takes)
             return Taken(tuple(untouched), Mode.UNLIMITED)
         answer = await self._take_share(replace(query, session=None, takes=counted))
