@@ -122,6 +122,17 @@ def test_each_group_of_a_person_is_counted() -> None:
 
 
 @pytest.mark.attack("limits-multiplied-by-groups")
+def test_a_machine_counts_as_its_client_whatever_groups_its_token_names() -> None:
+    """One, several or none: it is in no group of people, and uses up none of theirs."""
+    per_group = limit(Per.GROUP)
+    machine = principal("ci", subject=None)
+    alone = bucket_ids(per_group, machine, "")
+
+    for groups in ({"staff"}, {"staff", "admins"}):
+        assert bucket_ids(per_group, replace(machine, groups=frozenset(groups)), "") == alone
+
+
+@pytest.mark.attack("limits-multiplied-by-groups")
 def test_people_without_groups_or_claim_count_together() -> None:
     """A token that lacks them, because its client asked for none, has no budget of its own."""
     nobody = bucket(Per.GROUP, principal())
