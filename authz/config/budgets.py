@@ -108,7 +108,8 @@ def _choose(
         if limit.counts not in {Counts.ALL, counts} or limit.per not in {Per.USER, Per.CLIENT_USER}:
             continue
         # A day's quota may be spent before midnight, and the next day's after it.
-        if limit.shadow or limit.calendar is not None:
+        by_calendar = any(each.calendar is not None for each in (limit, *variants))
+        if limit.shadow or by_calendar:
             continue
         meter = Meter(limit, sustained, least, tuple(variants))
         times = 1 if limit.per is Per.USER else clients

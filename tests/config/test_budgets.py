@@ -64,6 +64,22 @@ def test_overrides_bound_what_is_open_together(smallest: str, settings_of: Setti
     assert two.meters[Exchange.CALL] == both
 
 
+@pytest.mark.attack("calendar-quota")
+@pytest.mark.parametrize("rates", [("60/minute", "9/day"), ("9/day", "60/minute")])
+def test_a_window_by_the_calendar_bounds_nothing(
+    rates: tuple[str, str], smallest: str, settings_of: SettingsOf
+) -> None:
+    """Neither of the limit nor of an override: around midnight twice the quota may be open."""
+    text = (
+        f"{smallest}    limits: [{{per: user, rate: {rates[0]}, time_zone: Europe/Berlin, "
+        f"overrides: [{{clients: [ci], rate: {rates[1]}}}]}}]\nclients: {{ci: {{}}}}\n"
+    )
+    found = budget_of(settings_of(text).config, "files")
+
+    assert found.most_open is None
+    assert found.meters.keys() == {Exchange.STREAM}
+
+
 @pytest.mark.attack("shadow-limit-refuses")
 def test_a_limit_in_shadow_bounds_nothing(smallest: str, settings_of: SettingsOf) -> None:
     """Neither how long calls last nor what one person holds is derived from it."""
