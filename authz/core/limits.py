@@ -438,7 +438,9 @@ def bucket_ids(
     Raises:
         ValueError: as `bucket_id`.
     """
-    counts_groups = limit.per is Per.GROUP and principal is not None and principal.person is not None
+    counts_groups = (
+        limit.per is Per.GROUP and principal is not None and principal.person is not None
+    )
     if not counts_groups or principal is None or len(principal.groups) <= 1:
         return (bucket_id(limit, principal, address, cache),)
     return (

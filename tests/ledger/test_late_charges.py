@@ -19,6 +19,7 @@ from tests.support.examples import examples
 from tests.support.valkey import ValkeyServer, valkey
 
 WINDOW = 100  # seconds, so that a slot is ten
+LONG = 25_000 * 86_400  # a slot is 2,500 days, so that none ends while a test runs
 FOREVER = 60.0
 
 
@@ -140,7 +141,7 @@ def test_the_script_charges_as_the_model(
     server: ValkeyServer, deployment: str, before: int, units: list[tuple[int, int]]
 ) -> None:
     """Each unit in its slot, within the quota and the window; the second time nothing."""
-    rule = limit(quota=100, window=864_000)  # a slot of a day: none ends while the test runs
+    rule = limit(quota=100, window=LONG)
     name = digest(str(time.monotonic_ns()))
     aged = tuple((each, days * rule.slot) for each, days in sorted(units, key=lambda u: u[1]))
     one = LateCharge(name, rule, aged)
@@ -149,7 +150,7 @@ def test_the_script_charges_as_the_model(
         async with connected(patient(server, deployment)) as ledger:
             key = ledger._keys.bucket(name)
             if before:
-                cost = Limit("test", Per.USER, 100, 864_000, before)
+                cost = Limit("test", Per.USER, 100, LONG, before)
                 await ledger.take(query(Take(name, cost)))
             seconds, _ = await ledger.command("TIME")
             now = int(seconds) * 1000
