@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from authz.core.ledger import UnavailableError
 from authz.core.limits import Limit, Take
 
 # How long Redis remembers a batch, and how long it is sent again: much shorter.
@@ -41,6 +42,17 @@ class LateBatch:
 
     id: str
     charges: tuple[LateCharge, ...]
+
+
+def parse_charged(reply: object) -> int:
+    """Return how many units charge_late.lua charged.
+
+    Raises:
+        UnavailableError: where the script cannot have given the reply.
+    """
+    if type(reply) is int and reply >= 0:
+        return reply
+    raise UnavailableError("redis", "an answer that the script does not give")
 
 
 class LateCharger(Protocol):

@@ -40,7 +40,7 @@ from authz.ledger.faults import (
     unavailable,
 )
 from authz.ledger.keys import RedisKeys
-from authz.ledger.late_charges import BATCH_LIFETIME_MS, LateBatch
+from authz.ledger.late_charges import BATCH_LIFETIME_MS, LateBatch, parse_charged
 from authz.ledger.location import NO_SENTINEL_LOGIN, SentinelAccess, find_primary
 from authz.ledger.pool import ConnectionPool
 from authz.ledger.primary import PrimaryFinder
@@ -295,7 +295,7 @@ class RedisLedger:
             names.append(self._keys.bucket(each.bucket))
             units = b"".join(_LATE.pack(*one) for one in each.units)
             values += (b"%d" % each.limit.quota, b"%d" % each.limit.slot, units)
-        return int(await self._run(CHARGE_LATE, names, values))
+        return parse_charged(await self._run(CHARGE_LATE, names, values))
 
     async def record_step_up(
         self, key: StepUpKey, method: Method, auth_time: int, ttl: int

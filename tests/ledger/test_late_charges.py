@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authz.core.ledger import Mode, Taken
+from authz.core.ledger import Mode, Taken, UnavailableError
 from authz.core.limits import SLOTS, Limit, Per, Take, WindowState, advance, digest
-from authz.ledger.late_charges import LateBatch, LateCharge, LateCharges
+from authz.ledger.late_charges import LateBatch, LateCharge, LateCharges, parse_charged
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.resilient import OutageOptions, ResilientLedger
 from tests.ledger.queries import connected, left, patient, query, take
@@ -169,6 +169,13 @@ def test_the_script_charges_as_the_model(
             assert (await ledger.command("MGET", key)) == [value]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("reply", [None, [], b"1", "1", -1, True], ids=repr)
+def test_what_the_script_does_not_give_is_a_fault(reply: object) -> None:
+    """It ends no task that reads the revocations, too."""
+    with pytest.raises(UnavailableError):
+        parse_charged(reply)
 
 
 def test_what_is_no_bucket_stays(server: ValkeyServer, deployment: str) -> None:
