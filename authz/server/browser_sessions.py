@@ -25,7 +25,7 @@ from authz.core.browser_session import (
     session_query,
 )
 from authz.core.detail import Detail
-from authz.core.ledger import LedgerAnswer, Query, UnavailableError
+from authz.core.ledger import Ledger, UnavailableError
 from authz.core.limits import digest
 from authz.core.reason import Reason
 from authz.core.request import RefusedError
@@ -36,14 +36,6 @@ from authz.tokens.sealing import NotSealedError, Sealer
 from authz.tokens.userinfo import TokenEndedError
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")  # 32 random bytes
-
-
-class RevocationSource(Protocol):
-    """Who knows revocations (`authz.core.ledger.Ledger`)."""
-
-    async def take(self, query: Query) -> LedgerAnswer:
-        """Answer a query, or raise UnavailableError."""
-        ...
 
 
 class GroupSource(Protocol):
@@ -62,7 +54,7 @@ class BrowserSessions:
         records: SessionRecords,
         *,
         sealer: Sealer,
-        revocations: RevocationSource,
+        revocations: Ledger,
         groups: GroupSource,
         issuer: str,
         clock: Callable[[], float],

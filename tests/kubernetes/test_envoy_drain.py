@@ -15,10 +15,11 @@ from authz.config.endpoints import Tcp, Unix
 from authz.envoy.files import ENVOY_FILE
 from authz.envoy.render import Topology, render
 from tests.kubernetes.manifests import manifests
-from tests.kubernetes.test_rolling import CONFIG, ENV, free_port
+from tests.kubernetes.test_rolling import CONFIG, ENV
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import LoadClient, post, token, upstream
+from tests.support.ports import held_port
 from tests.support.service import running_issuer, running_service
 from tests.support.valkey import valkey
 from tools.chart import PLAIN
@@ -52,7 +53,7 @@ def two_envoys() -> Iterator[tuple[DrainedEdge, DrainedEdge]]:
         found = []
         for _ in range(2):
             own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
-            drain = free_port()
+            drain = held_port()
             at = replace(
                 where, admin=f"{own}/admin", folder=str(own), drain=Tcp("127.0.0.1", drain)
             )
@@ -108,7 +109,7 @@ def test_an_envoy_that_ends_fails_no_request() -> None:
                     first.envoy.wait_for, "http.gateway.downstream_cx_active", 0
                 )
                 first.envoy.process.send_signal(signal.SIGTERM)
-                await asyncio.to_thread(first.envoy.process.wait, 20)
+                await asyncio.to_thread(first.envoy.process.wait, 60)
                 await reached(100)
                 done.set()
 

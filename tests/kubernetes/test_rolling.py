@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from tests.kubernetes.name_server import NameServer, asks, running_name_server
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import LoadedEdge, LoadResult, run_load, upstream
+from tests.support.ports import held_port
 from tests.support.service import ServiceProcess, running_issuer, running_service, until
 from tests.support.valkey import valkey
 from tools.chart import PLAIN
@@ -46,12 +46,6 @@ PAUSE = 0.02
 REPLICAS = 2
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Cluster:
     """Hold what of a cluster a rolling update needs.
@@ -65,7 +59,7 @@ class Cluster:
     config: str
     names: NameServer
     stack: ExitStack
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=held_port)
     pods: dict[str, ServiceProcess] = field(default_factory=dict)
     _made: int = 1
 

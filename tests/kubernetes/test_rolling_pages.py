@@ -23,10 +23,11 @@ from authz.config.key_files import make_key
 from authz.envoy.render import Topology, render
 from tests.kubernetes.manifests import manifests, values
 from tests.kubernetes.name_server import NameServer, asks, running_name_server
-from tests.kubernetes.test_rolling import ENV, REPLICAS, free_port
+from tests.kubernetes.test_rolling import ENV, REPLICAS
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import HOST, LoadClient
+from tests.support.ports import held_port
 from tests.support.service import running_issuer, until
 from tests.support.valkey import valkey
 from tools.chart import PLAIN
@@ -51,14 +52,14 @@ class PagesCluster:
     config: Path
     names: NameServer
     stack: ExitStack
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=held_port)
     pods: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _made: int = 1
 
     def start(self) -> str:
         """Start a pod, and return its address once its readiness probe succeeds."""
         self._made += 1
-        address, status = f"127.0.0.{self._made}", f"127.0.0.1:{free_port()}"
+        address, status = f"127.0.0.{self._made}", f"127.0.0.1:{held_port()}"
         command = [sys.executable, "-m", "authz", "pages", "-c", str(self.config)]
         command += ["--listen", f"{address}:{self.port}", "--status", status]
         process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)

@@ -24,10 +24,10 @@ from authz.local import running as running_up
 from authz.local.services import pages_service
 from authz.local.state import State
 from authz.process.service import ServiceSpec
-from authz_demo.environment import free_port
 from authz_demo.front_door_scenario import require_step_up, run_front_door_scenario
 from tests.support.demo_environment import RunningEnvironment, running_environment
 from tests.support.envoy import UnixConnection
+from tests.support.ports import held_port
 from tests.support.service import until
 
 
@@ -39,7 +39,7 @@ def quiet(_: str) -> None:
 def another_replica(configuration: Path, env: dict[str, str], at: Tcp) -> Iterator[None]:
     """Run `authz pages` with the environment of the first."""
     command = [sys.executable, "-m", "authz", "pages", "-c", str(configuration)]
-    command += ["--listen", str(at), "--status", f"127.0.0.1:{free_port()}"]
+    command += ["--listen", str(at), "--status", f"127.0.0.1:{held_port()}"]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
 
     def answers() -> bool:
@@ -98,7 +98,7 @@ def test_the_whole_walk_over_two_replicas(monkeypatch: pytest.MonkeyPatch) -> No
         with running_environment(
             folder / "d", change=require_step_up, login="front_door"
         ) as running:
-            at = Tcp("127.0.0.1", free_port())
+            at = Tcp("127.0.0.1", held_port())
             configuration = running.environment.configuration
             with another_replica(configuration, environments[0], at):
                 where = lead_to(running, at)

@@ -125,6 +125,9 @@ async def load(options: RedisOptions, outage: OutageOptions | None = None) -> As
         await ledger.aclose()
         await batched.aclose()
         await remote.aclose()
+    for each in callers:
+        if not each.cancelled():
+            each.result()  # what a caller was told that no caller may be
 
 
 def report(what: str, found: Load, before: int, back: float) -> None:
