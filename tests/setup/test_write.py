@@ -293,6 +293,9 @@ def test_a_second_replica_is_the_first_once_more(tmp_path: Path) -> None:
     assert jobs["scrape_configs"][0]["static_configs"] == [
         {"targets": ["authz:9464", "authz-2:9464"]}
     ]
+    # While Redis is away each counts its part of every limit.
+    written = YAML(typ="safe").load((tmp_path / "authz" / "authz.yaml").read_text())
+    assert written["redis"]["replicas"] == len({"authz", "authz-2"} & services.keys())
 
 
 def test_alerts_link_the_runbooks_where_somebody_has_them(tmp_path: Path) -> None:
