@@ -419,7 +419,8 @@ def _zone(text: str) -> str | None:
 
 TIME_ZONE: Final = Notation(
     "a time zone of the IANA database",
-    r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}",
+    # What stands beside the zones of a machine, and may be another zone on the next one.
+    r"(?!localtime|posixrules|(?:posix|right)/)[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}",
     "Europe/Berlin",
     _zone,
 )

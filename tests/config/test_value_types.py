@@ -42,6 +42,21 @@ def test_durations_out_of_range(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["localtime", "posixrules", "posix/UTC", "right/UTC", "europe/berlin", "../UTC", "UTC/"]
+)
+def test_what_is_no_zone_of_every_machine(text: str) -> None:
+    """What a machine alone calls so is another zone on the next one, and another day."""
+    said = f'"{text}" is not a time zone of the IANA database; write for example Europe/Berlin'
+    assert wrong(value_types.TIME_ZONE, text) == said
+
+
+@pytest.mark.parametrize("text", ["Europe/Berlin", "UTC", "Etc/GMT+3", "America/Indiana/Knox"])
+def test_zones(text: str) -> None:
+    """As the IANA database names them."""
+    assert value_types.TIME_ZONE.read(text) == text
+
+
+@pytest.mark.parametrize(
     ("text", "rate"),
     [
         ("60/minute", Rate(60, 60)),
