@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +43,8 @@ from tests.tokens.token_factory import rsa_signer
 
 IN_FLIGHT: Final = 64
 OPERATIONS: Final = ("call", "first_use", "log_in", "refresh")
+SIZES: Final = (1_000, 100_000, 10_000_000)
+SIMULATED: Final = 60_000  # operations
 TOKENS: Final = 300
 CALLERS: Final = 20_000
 WORKER, ENVOY, REDIS, AUTHELIA, PAGES = "worker", "Envoy", "Redis", "Authelia", "pages"
@@ -188,47 +190,47 @@ def read(path: Path) -> Costs:
     return Costs(**found)
 
 
-def show(costs: Costs, sizes: Sequence[int]) -> None:
-    """Print what so many people take, and what the simulation says of it."""
+def told(costs: Costs, sizes: Sequence[int]) -> Iterator[str]:
+    """Yield lines on what so many people take, and on what the simulation says of it."""
     processes = {ENVOY: costs.call.demand[ENVOY], WORKER: costs.call.demand[WORKER]}
     processes |= {REDIS: costs.call.demand[REDIS], "load": costs.generator}
     simulated = closed(processes, costs.cores, IN_FLIGHT, 20_000)
-    print(f"measured on {costs.cores} cores at a load average of {costs.load:.1f}")
-    print(
+    yield f"measured on {costs.cores} cores at a load average of {costs.load:.1f}"
+    yield (
         f"64 in flight: simulated {simulated:,.0f} calls/s, measured {costs.throughput:,.0f}"
         f" (ratio {simulated / costs.throughput:.2f})"
     )
     for name in OPERATIONS:
         taken: Mapping[str, float] = getattr(costs, name).demand
         parts = ", ".join(f"{station} {1000 * each:.3f}" for station, each in taken.items())
-        print(f"CPU ms of one {name}: {parts}")
-    print(
+        yield f"CPU ms of a {name.replace('_', ' ')}: {parts}"
+    yield (
         f"Redis keeps {costs.caller_bytes:,.0f} bytes of a caller,"
         f" {costs.log_in_bytes:,.0f} of a log-in"
     )
     for people in sizes:
-        profile = Profile(people)
-        rates, needed = profile.rates(), demand(costs, profile)
-        operations = {name: getattr(costs, name) for name in rates}
-        # A third more than the model needs, rounded up: queues have to stay short.
-        cores = {station: int(each * 4 / 3) + 1 for station, each in needed.items()}
-        seconds = max(1.0, min(600.0, 300_000 / sum(rates.values())))
-        found = simulate(operations, rates, cores, seconds)
-        print(
-            f"\n{people:,} people: "
-            + ", ".join(f"{each:,.2f} {name}/s" for name, each in rates.items())
+        yield ""
+        yield from _of(costs, Profile(people))
+
+
+def _of(costs: Costs, profile: Profile) -> Iterator[str]:
+    rates, needed = profile.rates(), demand(costs, profile)
+    operations = {name: getattr(costs, name) for name in rates}
+    # A third more than the model needs, rounded up: queues have to stay short.
+    cores = {station: int(each * 4 / 3) + 1 for station, each in needed.items()}
+    seconds = max(0.2, min(600.0, SIMULATED / sum(rates.values())))
+    found = simulate(operations, rates, cores, seconds)
+    each_second = (f"{each:,.2f} {name.replace('_', ' ')}" for name, each in rates.items())
+    yield f"{profile.people:,} people, each second: " + ", ".join(each_second)
+    for station, each in needed.items():
+        yield (
+            f"  {station:9} {each:8.3f} cores; simulated {found.utilisation[station]:8.3f}"
+            f" of {cores[station]}"
         )
-        for station, each in needed.items():
-            print(
-                f"  {station:9} {each:9.3f} cores; simulated {found.utilisation[station]:9.3f}"
-                f" of {cores[station]}"
-            )
-        memory = people * costs.log_in_bytes + people * profile.at_work * costs.caller_bytes
-        print(f"  Redis     {memory / 2**20:9,.0f} MiB")
-        waits = (
-            f"{name} {1000 * found.wait(name, 0.99):.2f} ms" for name in rates if found.waits[name]
-        )
-        print("  99 of 100 wait at most: " + ", ".join(waits))
+    callers = profile.people * profile.at_work
+    memory = profile.people * costs.log_in_bytes + callers * costs.caller_bytes
+    yield f"  Redis keeps {memory / 2**20:,.0f} MiB"
+    yield f"  99 of 100 calls wait at most {1000 * found.wait('call', 0.99):.2f} ms"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -241,13 +243,14 @@ def main(arguments: Sequence[str]) -> int:
     taking.add_argument("file", type=Path)
     showing = commands.add_parser("show", help="what so many people take")
     showing.add_argument("file", type=Path)
-    showing.add_argument("people", nargs="*", type=int, default=[1_000, 100_000, 10_000_000])
+    showing.add_argument("people", nargs="*", type=int, default=SIZES)
     chosen = parser.parse_args(arguments)
     if chosen.command == "measure":
         costs = measure(chosen.people, chosen.rounds, chosen.requests)
         chosen.file.write_text(json.dumps(asdict(costs), indent=1) + "\n")
     else:
-        show(read(chosen.file), chosen.people)
+        for line in told(read(chosen.file), chosen.people):
+            print(line)
     return 0
 
 

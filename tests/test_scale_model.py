@@ -1,7 +1,10 @@
 """The simulation of many people gives what queueing theory says it must."""
 
+from pathlib import Path
+
 import pytest
 
+from bench.scale import SIZES, read, told
 from bench.scale_model import Costs, Operation, Profile, closed, demand, simulate
 
 SERVICE = 0.001
@@ -58,3 +61,11 @@ def test_a_full_machine_is_bound_by_its_cores_or_its_slowest_process(
     """Operations a second: of the sum of demands on few cores, of the largest on many."""
     found = closed({"a": 0.001, "b": 0.002}, cores, 64, 5_000)
     assert found == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_the_program_says() -> None:
+    """docs/scale.md holds the output of `python -m bench.scale show docs/scale.json`."""
+    docs = Path(__file__).parents[1] / "docs"
+    said = "\n".join(told(read(docs / "scale.json"), SIZES))
+    assert f"```text\n{said}\n```" in (docs / "scale.md").read_text()
