@@ -32,7 +32,10 @@ _NAMED = frozenset(re.findall(r"\bReason\.([A-Z0-9_]+)\b", _SOURCES))
 # Two words of English, as no code, header or field has them.
 _ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,}", re.IGNORECASE)
 # What another program prints, which has no other sign.
-_OF_OTHERS = {"ct count over", "No such file", "ERR AUTH", "ERR No such master"}
+_OF_OTHERS = {
+    *("ct count over", "No such file", "ERR AUTH"),
+    *("ERR No such master", "ERR unknown command"),
+}
 # What stands under a name that the operator chose, and in place of a word.
 UNDER: dict[str, type[BaseModel]] = {
     "<server>": ServerConfig,
