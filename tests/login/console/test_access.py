@@ -198,8 +198,12 @@ def test_an_old_log_in_begins_no_session(play: Play, monkeypatch: pytest.MonkeyP
     play(scene, with_console)
 
 
-def test_nobody_gets_in_while_the_issuer_or_redis_is_away(play: Play) -> None:
-    """Where groups cannot be read, the console says that something is away, and does nothing."""
+def test_nobody_gets_in_while_the_issuer_or_redis_is_away(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where groups or sessions cannot be read, the console says that something is away, and does
+    nothing.
+    """
 
     async def scene(found: FrontDoorStage) -> None:
         operator = Operator(found)
@@ -210,6 +214,18 @@ def test_nobody_gets_in_while_the_issuer_or_redis_is_away(play: Play) -> None:
         sent = await operator.click(page, 'name="kind"', kind="everything")
         assert sent.status_code == 503
         found.upstream.away = False
+        assert is_console(await operator.get())
+
+        async def gone(_: bytes) -> Any:
+            raise ConnectionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(found.built._redis, "_send", gone)
+            assert (await operator.get()).status_code == 503
+            sent = await operator.click(page, 'name="kind"', kind="everything")
+            assert sent.status_code == 503
+            # A session that stays says so.
+            assert (await operator.click(page, "Log out")).status_code == 503
         assert is_console(await operator.get())
 
     play(scene, with_console)
