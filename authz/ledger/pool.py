@@ -78,6 +78,7 @@ class ConnectionPool:
         self._nodes = dict[RedisAddress, ConnectionPool]()  # where the slot was on its way to
         self._free: list[_Connection] = []
         self._in_use: set[_Connection] = set()
+        self._retired = False
 
     @property
     def idle(self) -> int:
@@ -120,9 +121,11 @@ class ConnectionPool:
             asking = redirect.asking
             if redirect.pause:
                 await asyncio.sleep(redirect.pause)
+            elif asking is None:  # the slot has arrived
+                self._leave_nodes()
         if self._nodes and call.startswith(_SCRIPT_LOAD):
             # Where the slot is on its way to, too: the call may be asked of that node.
-            for each in self._nodes.values():
+            for each in tuple(self._nodes.values()):  # another call may leave or add some
                 with suppress(Exception):
                     await each.lend(call)
         return reply
@@ -137,12 +140,25 @@ class ConnectionPool:
         finally:
             self._in_use.remove(connection)
             self._free.append(connection)
+            if self._retired:
+                connection.abort()
 
     def _node(self, address: RedisAddress) -> "ConnectionPool":
         found = self._nodes.get(address)
         if found is None:
             found = self._nodes[address] = ConnectionPool(self._finder.node(address))
         return found
+
+    def _leave_nodes(self) -> None:
+        """Forget where the slot was on its way to; calls under way there come to their end."""
+        for node in self._nodes.values():
+            node.retire()
+        self._nodes.clear()
+
+    def retire(self) -> None:
+        """Close each connection as soon as it is free."""
+        self._retired = True
+        self.abort()
 
     def doubt(self) -> None:
         """Look for the primary again before the next connection."""

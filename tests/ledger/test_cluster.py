@@ -172,6 +172,8 @@ def test_a_slot_on_its_way(nodes: Cluster) -> None:
             await asyncio.to_thread(nodes.end_move)
             assert left(await ledger.take(one)) == [96, 96]  # by MOVED
             assert ledger._pool._finder.current == RedisAddress("127.0.0.1", nodes.other.port)
+            # The slot has arrived: no connection is kept for its way.
+            assert ledger._pool._nodes == {}
 
     asyncio.run(run())
 
