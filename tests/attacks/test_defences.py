@@ -144,6 +144,10 @@ TEN_WORST = (
         ("tests/core/test_limits_buckets.py", *_LEDGER),
     ),
     Defence(
+        "A machine uses up no group of people", "authz/core/limits.py", "bucket_ids",
+        " and principal.person is not None", "", ("tests/core/test_limits_buckets.py",),
+    ),
+    Defence(
         "Whom no override names meets the limit itself", "authz/core/limits.py", "includes",
         "return not any(each.matches(principal) for each in self.before)",
         "return self.selector is not None", ("tests/core/test_limit_audiences.py",),
@@ -1416,6 +1420,11 @@ LOG_IN = (
         "No script runs but ours", "authz/login/web/rendering.py", "policy",
         'script-src {_source_hash(self.script)}"', "script-src 'unsafe-inline'\"",
         ("tests/login/web/test_pages.py",),
+    ),
+    Defence(
+        "A form of the console counts once", "authz/login/console/actions.py", "do",
+        "if not await self._used.use(action.once):", "if False:",
+        ("tests/login/console/test_actions.py",),
     ),
     Defence(
         "Sessions of browsers are judged at every request", "authz/server/browser_sessions.py",
