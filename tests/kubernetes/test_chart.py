@@ -224,6 +224,14 @@ def test_the_real_command_renders_envoys_files(path: Path, tmp_path: Path) -> No
         assert port in {each["port"] for each in service["ports"]}
 
 
+def test_each_replica_counts_its_part_while_redis_is_away() -> None:
+    """The plain manifests have as many as their authz.yaml says."""
+    found = manifests(PLAIN.file)
+    config = YAML(typ="safe").load(found.config)
+    replicas = found.one("Deployment", "authz-authz")["spec"]["replicas"]
+    assert config["redis"]["replicas"] == replicas
+
+
 def test_envoy_gateway_lets_nothing_pass_that_authz_has_not_allowed() -> None:
     """Each server of authz.yaml has a route of its exact path, and a policy that names it."""
     found = manifests(ENVOY_GATEWAY.file)
