@@ -12,7 +12,7 @@ import httpx
 
 _DECISION: Final = "/consent/openid/decision"
 # The ids of forms on pages of the front door.
-_OURS: Final = frozenset({"consent", "step-up", "approval", "log-in"})
+_OURS: Final = frozenset({"consent", "step-up", "approval", "log-in", "page"})
 
 
 class LoginFailedError(Exception):
@@ -145,7 +145,7 @@ def is_front_door_page(page: httpx.Response) -> bool:
 
 
 class FrontDoorDriver:
-    """Answer the front door's pages: consent, the beginning of a step-up, of one's own log-ins."""
+    """Answer our pages that wait for a click: consent, a step-up, the log-in for a page."""
 
     async def answer(
         self, browser: httpx.AsyncClient, person: Credentials, page: httpx.Response

@@ -28,6 +28,8 @@ from tests.compose.images import SAMPLES
 from tests.compose.stand_in import configuration
 
 DOMAIN: Final = "compose.test"
+# Of web interfaces behind the log-in, where a test has some.
+PAGES: Final = f"ops.{DOMAIN}"
 USER: Final = "john"
 PASSWORD: Final = "correct horse battery staple"
 SERVICES: Final = (
@@ -83,7 +85,7 @@ class ComposeDeployment:
     @property
     def network(self) -> LoopbackNetwork:
         """Return how clients reach it: its names are this machine, and its own authority."""
-        names = (f"mcp.{DOMAIN}", *(() if self.one_name else (f"auth.{DOMAIN}",)))
+        names = (f"mcp.{DOMAIN}", PAGES, *(() if self.one_name else (f"auth.{DOMAIN}",)))
         return LoopbackNetwork(dict.fromkeys(names, self.port), self.folder / "ca.crt")
 
     def compose(self, *arguments: str, timeout: float = 180, check: bool = True) -> str:
@@ -215,13 +217,13 @@ class ComposeDeployment:
             _edit(self.folder / "authz/authz.yaml", "service: {", "service: {workers: 2, ")
         self.probe_often()
         self.render()
-        issuer = self.folder / "data/authelia/stand-in.json"
-        issuer.write_text(configuration(self.folder, self.person))
-        _same_owner(issuer)
 
     def render(self) -> None:
         """Have everything follow authz.yaml, as somebody who has edited it."""
         init(self.folder, "--render")
+        issuer = self.folder / "data/authelia/stand-in.json"
+        issuer.write_text(configuration(self.folder, self.person))
+        _same_owner(issuer)
 
     def probe_often(self) -> None:
         """Have probes closer together, as long as before failing: this machine may be busy."""
@@ -241,10 +243,12 @@ print("true" if children else "false")
 _SERVICE: Final = "com.docker.compose.service"
 
 
-def plan(engine: Engine, folder: Path, *, one_name: bool = False) -> ComposeDeployment:
+def plan(
+    engine: Engine, folder: Path, *, one_name: bool = False, name: str = ""
+) -> ComposeDeployment:
     """Return a deployment that is yet to be written."""
     person = BrowserUser(USER, PASSWORD, pyotp.random_base32())
-    project = f"authz-test-{os.getpid()}{'-one' if one_name else ''}"
+    project = f"authz-test-{os.getpid()}{'-one' if one_name else ''}{name}"
     return ComposeDeployment(engine, folder, project, free_port(), person, one_name)
 
 
