@@ -30,7 +30,7 @@ examples:
   authz limits reset 4f1e0c77a2b9 --reason 'a loop that has ended'
 Who may have used a limit is known by the last 2,000 records of the audit trail and by who is logged
 in at the front door; limits by address and by claim are not listed, of those by group the groups
-that rules name. An id may be cut where no other begins so.
+that rules and overrides name. An id may be cut where no other begins so.
 exit status: 0 done, 1 there is no such limit in use or Redis does not answer,
 2 asked wrongly
 """

@@ -208,9 +208,14 @@ def _buckets(
 
 
 def _group_buckets(policy: Policy, issuer: str) -> Iterator[tuple[str, Limit, str]]:
-    """Yield the buckets of the groups that rules name, and that of people in none."""
+    """Yield the buckets of groups that rules and overrides name, and that of people in none."""
+    limits = limits_of(policy)
     named = {group for target in policy.targets() for group in target.rule.groups or ()}
-    for limit in limits_of(policy):
+    for limit in limits:
+        selector = None if limit.audience is None else limit.audience.selector
+        if selector is not None and selector.groups is not None:
+            named |= selector.groups
+    for limit in limits:
         if limit.per is Per.GROUP:
             yield "", limit, group_bucket(limit, issuer)
             for group in sorted(named):

@@ -9,7 +9,16 @@ import pytest
 
 from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
 from authz.core.ledger import Taken
-from authz.core.limits import Limit, Per, Take, bucket_id, bucket_ids, takes_of
+from authz.core.limits import (
+    Audience,
+    Limit,
+    Per,
+    Selector,
+    Take,
+    bucket_id,
+    bucket_ids,
+    takes_of,
+)
 from authz.core.policy import Policy, Rule, Server
 from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitedCaller, limits_of, read_usage, reset_limit
@@ -92,9 +101,13 @@ def test_what_is_shown_is_what_a_decision_finds(
 
 
 def test_groups_that_rules_name_are_shown(server: ValkeyServer, deployment: str) -> None:
-    """By their name, and those in none together; whose claims and log-ins are not known, not."""
+    """Those that overrides name, too, and those in none together; whose claims and log-ins are not
+    known, not.
+    """
+    everybody, interns = Audience(None), Selector(groups=frozenset({"interns"}))
     limits = (
-        Limit("group", Per.GROUP, 10, 60),
+        Limit("group", Per.GROUP, 10, 60, audience=Audience(None, (interns,))),
+        Limit("few", Per.GROUP, 5, 60, audience=Audience(interns)),
         Limit("tenant", Per.CLAIM, 10, 60, claim="tenant"),
         Limit("grant", Per.GRANT, 10, 60),
     )
@@ -104,17 +117,19 @@ def test_groups_that_rules_name_are_shown(server: ValkeyServer, deployment: str)
 
     async def run() -> None:
         async with connected(patient(server, deployment)) as ledger:
-            for groups in (("staff", "other"), ()):
+            for groups in (("staff", "other"), ("interns",), ()):
                 who = replace(ADA.principal(ISSUER), groups=frozenset(groups))
-                takes = [Take(b, limit) for limit in limits for b in bucket_ids(limit, who, "")]
+                met = [each for each in limits if (each.audience or everybody).includes(who)]
+                takes = [Take(b, limit) for limit in met for b in bucket_ids(limit, who, "")]
                 await ledger.take(query(*takes))
             keys = RedisKeys(deployment)
             used = await read_usage(ledger.command, keys, policy, ISSUER, [nobody])
             assert sorted((each.whose, each.used) for each in used) == [
+                ("group interns", 1),
                 ("group staff", 1),
                 ("people without groups", 1),
             ]
-            assert {each.to_json()["group"] for each in used} == {"staff", ""}
+            assert {each.to_json()["group"] for each in used} == {"staff", "interns", ""}
 
     asyncio.run(run())
 
