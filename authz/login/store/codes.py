@@ -25,6 +25,8 @@ from authz.tokens.sealing import NotSealedError, Sealer
 
 CODE_LIFETIME: Final = 60  # seconds (RFC 9700, section 2.1.1, RFC 6749, section 4.1.2)
 STATE_LIFETIME: Final = 600
+# What sealed a state may have a clock that is ahead of that of who opens it.
+_LEEWAY: Final = 60
 ANSWER_LIFETIME: Final = 30
 # A refresh is over long before: its holder gives up (`refresh.PATIENCE`), and a lost holder
 # keeps nobody out for longer.
@@ -93,7 +95,8 @@ class StateStore:
             UnavailableError: where Redis did not confirm it.
         """
         name = self._keys.record("state", digest(state))
-        return await self._command("SET", name, b"1", "EX", STATE_LIFETIME, "NX") is not None
+        lifetime = STATE_LIFETIME + _LEEWAY
+        return await self._command("SET", name, b"1", "EX", lifetime, "NX") is not None
 
 
 class LoginFaults:

@@ -120,14 +120,16 @@ def test_a_value_of_one_purpose_is_none_for_another(run: Callable[[Scene], None]
 
 
 def test_a_state_is_used_once(run: Callable[[Scene], None]) -> None:
-    """And forgotten after ten minutes, when its cookie has ended."""
+    """And remembered a minute longer than the ten for which it opens: a replica whose clock is
+    behind opens it as long, too.
+    """
 
     async def scene(found: Flow) -> None:
         states = found.states
         results = await asyncio.gather(*(states.use("s") for _ in range(5)))
         assert sorted(results) == [False] * 4 + [True]
         (key,) = found.keys("state")
-        assert 0 < found.valkey.command("TTL", key) <= 600
+        assert 600 < found.valkey.command("TTL", key) <= 660
 
     run(scene)
 
