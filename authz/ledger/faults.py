@@ -129,7 +129,9 @@ def fault_of_code(reply: str) -> RedisFault:
 def unavailable(error: BaseException) -> UnavailableError:
     """Translate an error reply, an exception of the socket or of a deadline."""
     kind = ScriptNotLoadedError if fault_of(error) is RedisFault.NO_SCRIPT else UnavailableError
-    return kind("redis", describe_fault(error))
+    found = kind("redis", describe_fault(error))
+    found.__cause__ = error  # mypyc passes over the `from` of a `raise`
+    return found
 
 
 def needs_new_connection(fault: RedisFault) -> bool:

@@ -269,6 +269,22 @@ def test_a_forgotten_script_is_loaded_again_and_charged_once(
     asyncio.run(run())
 
 
+def test_a_fault_has_its_cause(server: ValkeyServer, deployment: str) -> None:
+    """What Redis replied is the cause of the fault, compiled too: doctor and commands read it."""
+
+    async def run() -> None:
+        key = b"{%s}:text" % deployment.encode()
+        async with connected(patient(server, deployment)) as ledger:
+            await ledger.command("SET", key, b"-")
+            with pytest.raises(UnavailableError) as caught:
+                await ledger.command("HGET", key, b"-")
+            cause = caught.value.__cause__
+            assert isinstance(cause, ReplyError)
+            assert fault_of(cause) is RedisFault.WRONG_TYPE
+
+    asyncio.run(run())
+
+
 @pytest.mark.attack("noscript")
 def test_an_unknown_script_is_told_by_its_type(server: ValkeyServer, deployment: str) -> None:
     """Whoever sends a script again asks what kind of fault it was, not how it is worded."""
