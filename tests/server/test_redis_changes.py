@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.relay import relayed
-from tests.support.service import LATE, KeyIssuer, ServiceProcess, running_service, until
+from tests.support.service import LATE, KeyIssuer, ServiceProcess, running_service, told_once, until
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -43,6 +43,11 @@ def asking(token: str) -> bytes:
 def notes(service: ServiceProcess) -> str:
     found = json.loads(service.get("/readyz")[1]).get("notes", {})
     return str(found.get("redis", ""))
+
+
+def faults(service: ServiceProcess) -> list[str]:
+    """Return what the log says of faults, in order."""
+    return [str(line["detail"]) for line in service.events("fault")]
 
 
 def counts(server: ValkeyServer) -> list[bytes]:
@@ -95,17 +100,18 @@ def test_a_failover_by_name_is_followed(
             second.command("REPLICAOF", "NO", "ONE")
             service.wait_for("redis_back", after=lines)
             until(lambda: "away" not in notes(service), "no note")
-            until(lambda: units(second) == before + 1, "what was admitted meanwhile")
+            until(lambda: units(second) > before, "what was admitted meanwhile")
+            after = units(second)
+            # Where Redis was late, an earlier call may have been admitted here, too.
+            assert after == before + 1 or LATE in faults(service)
 
             def counted() -> bool:
                 assert service.check(asking(token)).allowed
-                return units(second) > before + 1
+                return units(second) > after
 
             until(counted, "the new one to count")
             assert service.process.poll() is None
-        told = [line["detail"] for line in service.events("fault")]
-        assert told.count(fault) == 1
-        assert set(told) <= {fault, LATE}
+        assert told_once(faults(service), fault), faults(service)
 
 
 @pytest.mark.attack("redis-older-copy")

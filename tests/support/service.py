@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import grpc
@@ -223,3 +224,16 @@ def running_service(  # noqa: PLR0917 - tests name them
         assert process.stdout is not None
         process.stdout.close()
         errors.close()
+
+
+def told_once(told: Sequence[object], fault: str) -> bool:
+    """Tell whether a fault of Redis was told as often as it began.
+
+    Redis of a busy machine may have answered late besides: that is another fault, which is told as
+    well, and after which the first begins again.
+    """
+    return (
+        fault in told
+        and set(told) <= {fault, LATE}
+        and all(one != other for one, other in pairwise(told))
+    )
