@@ -1,8 +1,14 @@
 """HTTP over a Unix socket, for those who ask without an event loop."""
 
 import socket
+import time
+from contextlib import closing
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Final
+
+_PIECE: Final = 1 << 16
 
 
 class UnixConnection(HTTPConnection):
@@ -18,3 +24,31 @@ class UnixConnection(HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def get_bounded(path: Path, target: str, patience: float, longest: int) -> bytes:
+    """Return the body of a 200.
+
+    Args:
+        path: the socket.
+        target: what is asked for.
+        patience: seconds altogether, and one answer of the socket more.
+        longest: bytes.
+
+    Raises:
+        OSError: where nobody answers in time.
+        HTTPException: where something else than HTTP answers.
+        ValueError: where the answer is too long or slow, or another one than 200.
+    """
+    until = time.monotonic() + patience
+    with closing(UnixConnection(path, patience)) as connection:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        if answer.status != HTTPStatus.OK:
+            raise ValueError("it refuses")
+        body = bytearray()
+        while piece := answer.read1(_PIECE):
+            body += piece
+            if len(body) > longest or time.monotonic() > until:
+                raise ValueError("its answer does not end")
+        return bytes(body)

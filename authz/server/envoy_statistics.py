@@ -7,15 +7,13 @@ Invariant: the answer is bounded in size and time, and an Envoy that does not an
 (tests/server/test_envoy_statistics.py).
 """
 
-import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
-from authz.http.unix_socket import UnixConnection
+from authz.http.unix_socket import get_bounded
 
 PATH: Final = "/envoy/metrics"
 _SOURCE: Final = "/stats/prometheus"
@@ -25,7 +23,6 @@ _KIND: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PATIENCE: Final = 5.0
 # Bytes; a server has some 80 KB.
 _LONGEST: Final = 64 << 20
-_PIECE: Final = 1 << 16
 
 Page = tuple[HTTPStatus, str, bytes]
 Pages = Mapping[str, Callable[[], Page]]
@@ -38,28 +35,6 @@ def envoy_pages(path: str) -> Pages:
 
 def _page(path: Path) -> Page:
     try:
-        return HTTPStatus.OK, _KIND, _read(path)
+        return HTTPStatus.OK, _KIND, get_bounded(path, _SOURCE, _PATIENCE, _LONGEST)
     except (OSError, HTTPException, ValueError):
         return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"Envoy does not answer\n"
-
-
-def _read(path: Path) -> bytes:
-    """Return Envoy's statistics.
-
-    Raises:
-        OSError: where it does not answer in time.
-        HTTPException: where it answers something else than HTTP.
-        ValueError: where it answers too much, or refuses.
-    """
-    until = time.monotonic() + _PATIENCE
-    with closing(UnixConnection(path, _PATIENCE)) as connection:
-        connection.request("GET", _SOURCE)
-        answer = connection.getresponse()
-        if answer.status != HTTPStatus.OK:
-            raise ValueError("Envoy refuses")
-        body = bytearray()
-        while piece := answer.read1(_PIECE):
-            body += piece
-            if len(body) > _LONGEST or time.monotonic() > until:
-                raise ValueError("Envoy's statistics do not end")
-        return bytes(body)

@@ -9,10 +9,7 @@ Invariant: what is read is bounded in size and time; an Envoy that does not answ
 """
 
 import re
-import time
 from collections.abc import Mapping
-from contextlib import closing
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +17,7 @@ from urllib.parse import quote
 
 from authz.config.model import Config
 from authz.core.ledger import UnavailableError
-from authz.http.unix_socket import UnixConnection
+from authz.http.unix_socket import get_bounded
 from authz.ledger.activity import UpstreamState
 
 _FILTER: Final = r"^cluster\.(mcp_|admin_|issuer\.).*upstream_cx_(total|connect_fail|none_healthy)$"
@@ -30,7 +27,6 @@ _LINE: Final = re.compile(
 )
 _PATIENCE: Final = 2.0  # seconds
 _LONGEST: Final = 1 << 20  # bytes; an upstream has some hundred
-_PIECE: Final = 1 << 16
 
 
 class _Connections(NamedTuple):
@@ -62,11 +58,11 @@ class UpstreamHealth:
             UnavailableError: where Envoy does not answer.
         """
         try:
-            text = self._read()
+            raw = get_bounded(self._path, _SOURCE, _PATIENCE, _LONGEST)
         except (OSError, HTTPException, ValueError) as error:
             raise UnavailableError("envoy", "its statistics do not answer") from error
         counted = dict[str, dict[str, int]]()
-        for line in text.splitlines():
+        for line in raw.decode("utf-8", "replace").splitlines():
             found = _LINE.match(line)
             if found is not None:
                 counted.setdefault(found[1], {})[found[2]] = int(found[3])
@@ -86,20 +82,6 @@ class UpstreamHealth:
         elif now.failed > before.failed:
             self._states[stat] = UpstreamState.AWAY
         self._counted[stat] = now
-
-    def _read(self) -> str:
-        until = time.monotonic() + _PATIENCE
-        with closing(UnixConnection(self._path, _PATIENCE)) as connection:
-            connection.request("GET", _SOURCE)
-            answer = connection.getresponse()
-            if answer.status != HTTPStatus.OK:
-                raise ValueError("Envoy refuses")
-            body = bytearray()
-            while piece := answer.read1(_PIECE):
-                body += piece
-                if len(body) > _LONGEST or time.monotonic() > until:
-                    raise ValueError("Envoy's statistics do not end")
-            return body.decode("utf-8", "replace")
 
 
 def _names(config: Config) -> Mapping[str, str]:
