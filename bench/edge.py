@@ -87,6 +87,14 @@ def upstream(folder: Path, body: str = "{}") -> Iterator[Path]:
         process.wait()
 
 
+def of_edge(config: str) -> str:
+    """Return authz.yaml of a bench as the edge in front of it is rendered from."""
+    return config.replace(
+        "gateway: {url: https://mcp.example.test}",
+        f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0', address_calls: 1000000/second}}",
+    )
+
+
 def without_filter(text: str, filter_name: str) -> str:
     """Return a configuration without an HTTP filter."""
     document = YAML(typ="safe").load(text)
@@ -154,11 +162,7 @@ def run(rounds: int, requests: int) -> list[Found]:
             check = folder / f"{name}.sock"
             command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
             stack.enter_context(started_full(command, folder, name, check, tree))
-            text = config.replace(
-                "gateway: {url: https://mcp.example.test}",
-                f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
-                " address_calls: 1000000/second}",
-            )
+            text = of_edge(config)
             cases = {f"{kind}{transport}": str(check)}
             if not loads:
                 empty = started(["bench.empty", "pyvoy"], folder, "empty")

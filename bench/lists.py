@@ -16,7 +16,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.edge import envoy, upstream
+from bench.edge import envoy, of_edge, upstream
 from bench.load import undisturbed
 from bench.result import Found, compare, show
 from bench.transports import CONFIG, cpu_seconds, started_full, step_up, token, trees
@@ -79,11 +79,7 @@ def run(rounds: int, requests: int) -> list[list[Found]]:
         path.write_text(config)
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
         service = stack.enter_context(started_full(command, folder, "authz", check, tree))
-        text = config.replace(
-            "gateway: {url: https://mcp.example.test}",
-            f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
-            " address_calls: 1000000/second}",
-        )
+        text = of_edge(config)
         edges = {
             case: stack.enter_context(envoy(text, str(check), behind, without))
             for case, without in {WITH: "", WITHOUT: FILTER}.items()

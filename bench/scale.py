@@ -34,7 +34,7 @@ from bench.scale_model import Costs, Operation, Profile, closed, demand, simulat
 from bench.transports import CONFIG, METHOD, allowed, cpu_seconds, started_full, step_up, trees
 from bench.web import WebLoad
 from tests.ledger.queries import query, session, take
-from tests.support.load import HOST, post
+from tests.support.load import post
 from tests.support.service import running_issuer
 from tests.support.valkey import valkey
 from tests.support.values import call, request
@@ -73,11 +73,7 @@ def measured_call(rounds: int, requests: int) -> tuple[dict[str, float], float, 
         path.write_text(config)
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
         server = stack.enter_context(started_full(command, folder, "s", check, tree))
-        text = config.replace(
-            "gateway: {url: https://mcp.example.test}",
-            f"gateway: {{url: 'https://{HOST}', listen: '127.0.0.1:0',"
-            " address_calls: 1000000/second}",
-        )
+        text = edge.of_edge(config)
         port, envoy = stack.enter_context(edge.envoy(text, str(check), behind))
         signer, now = rsa_signer(), int(time.time())
 
