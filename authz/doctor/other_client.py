@@ -4,8 +4,10 @@ It looks for the primary in its own way: it takes the first sentinel that answer
 all. Where both reach another server, so do backups, dashboards and scripts.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -27,7 +29,7 @@ async def run_id(options: RedisOptions, patience: float) -> str | None:
 
     Args:
         options: where Redis is.
-        patience: seconds for each answer.
+        patience: seconds altogether.
 
     Returns:
         None where redis-py cannot say: it does not get there, or cannot be told what to call the
@@ -36,8 +38,10 @@ async def run_id(options: RedisOptions, patience: float) -> str | None:
     if options.tls is not None and options.tls.server_name:
         return None
     try:
-        about = await _about(options, patience)
-    except (RedisError, OSError):
+        async with asyncio.timeout(patience):
+            about = await _about(options, patience)
+    # A hostile reply ends in any exception of its parser; a TimeoutError is an OSError.
+    except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     found = about.get(RUN_ID)
     return found if isinstance(found, str) else None
@@ -50,6 +54,7 @@ async def _about(options: RedisOptions, patience: float) -> dict[str, Any]:
         "password": options.password or None,
         "socket_timeout": patience,
         "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),
     }
     if isinstance(finder, SentinelPrimary):
         service = finder.service
@@ -70,15 +75,14 @@ async def _about(options: RedisOptions, patience: float) -> dict[str, Any]:
                 await each.aclose()
     if isinstance(finder, ClusterPrimary):
         nodes = [ClusterNode(each.host, each.port) for each in finder.seeds]
-        async with RedisCluster(
-            startup_nodes=nodes, **common, **_tls(finder.seeds[0].tls)
-        ) as cluster:
+        files = _tls(finder.endpoint(finder.seeds[0]).tls)
+        async with RedisCluster(startup_nodes=nodes, **common, **files) as cluster:
             owner = cluster.get_node_from_key(f"{{{options.deployment}}}")
             return dict(await cluster.execute_command("INFO", "server", target_nodes=owner))
-    once = Retry(NoBackoff(), 0)
-    files = dict[str, Any]() if options.tls is None else _tls(options.tls)
-    files.pop("ssl", None)  # the URL's scheme says that
-    async with Redis.from_url(options.url, retry=once, **common, **files) as one:
+    # The URL's scheme says whether it is TLS; `redis.tls` of a plain one is of no use.
+    files = _tls(options.tls) if urlsplit(options.url).scheme == "rediss" else {}
+    files.pop("ssl", None)
+    async with Redis.from_url(options.url, **common, **files) as one:
         return dict(await one.info("server"))
 
 

@@ -121,33 +121,25 @@ async def _examined(
     if front_door and "GET" not in lacking:
         findings += _log_ins(await redis.command("GET", RedisKeys(options.deployment).login_fault))
     if "INFO" not in lacking:
-        findings += _about(await redis.command("INFO"), front_door=front_door)
-        findings += await _compared(redis, options)
+        about = await redis.command("INFO")
+        findings += _about(about, front_door=front_door)
+        findings += await _compared(redis, options, about.get(RUN_ID, ""))
     if "TIME" not in lacking:
         seconds, micros = await redis.command("TIME")
         findings += _skew(int(seconds) + int(micros) / 1_000_000 - clock())
     return findings
 
 
-async def _compared(redis: RedisLedger, options: RedisOptions) -> list[Finding]:
+async def _compared(redis: RedisLedger, options: RedisOptions, ours: str) -> list[Finding]:
     """Tell where another client reaches another server, and no failover came between."""
-    first, other, last = (
-        await _run_id(redis),
-        await run_id(options, _PATIENCE),
-        await _run_id(redis),
-    )
-    if other is None or first != last or other == first:
+    other = await run_id(options, _PATIENCE)
+    if other in {None, ours} or (await redis.command("INFO", "server")).get(RUN_ID, "") != ours:
         return []
     message = (
         "redis-py, which other programs use, reaches another server than authz: by a sentinel that "
         "was cut off, or a name with several addresses"
     )
     return [warning(PART, "another_server", message, "SENTINEL MASTER at each sentinel; DNS")]
-
-
-async def _run_id(redis: RedisLedger) -> str:
-    about: Mapping[str, str] = await redis.command("INFO", "server")
-    return about.get(RUN_ID, "")
 
 
 async def _fastest(redis: RedisLedger) -> float:

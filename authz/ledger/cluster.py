@@ -62,8 +62,7 @@ class ClusterPrimary(DiscoveredPrimary):
     def __init__(self, seeds: Sequence[RedisEndpoint], slot: int) -> None:
         """Take some nodes, which know the others; none is asked yet."""
         super().__init__(seeds[0])
-        self.seeds = tuple(seeds)
-        self._seeds = [RedisAddress(each.host, each.port) for each in seeds]
+        self.seeds = tuple(RedisAddress(each.host, each.port) for each in seeds)
         self._nodes = tuple[RedisAddress, ...]()
         self._slot = slot
         self._turn = 0
@@ -76,7 +75,7 @@ class ClusterPrimary(DiscoveredPrimary):
 
     async def name_primary(self) -> RedisAddress:
         """Return the owner that most nodes name."""
-        asked = list(dict.fromkeys((*self._seeds, *self._nodes)))[:_MOST_NODES]
+        asked = list(dict.fromkeys((*self.seeds, *self._nodes)))[:_MOST_NODES]
         endpoints = [self.endpoint(each) for each in asked]
         replies, errors = await self._informants.survey(endpoints, _QUESTION)
         views = list[ClusterView]()
@@ -95,7 +94,7 @@ class ClusterPrimary(DiscoveredPrimary):
         if any(fault_of(error) is RedisFault.NOT_PERMITTED for error in errors):
             # Each node says by itself whether it is the one, and who is.
             self._turn += 1
-            return self._seeds[self._turn % len(self._seeds)]
+            return self.seeds[self._turn % len(self.seeds)]
         raise _no_node(errors)
 
     def redirect(self, error: ReplyError) -> Redirect | None:

@@ -247,6 +247,9 @@ def test_redis_py_reaches_what_authz_does() -> None:
         url = f"redis+sentinel://127.0.0.1:{guard.port}/{SERVICE}"
         for each in (server.url, f"redis://127.0.0.1:{server.port}", url):
             assert asyncio.run(found(RedisOptions(each))) == expected
+        # Of no use without TLS, and no reason to end in a traceback.
+        plain = RedisOptions(f"redis://127.0.0.1:{server.port}", tls=TlsFiles("/nowhere"))
+        assert asyncio.run(found(plain)) == expected
     assert asyncio.run(found(RedisOptions(server.url))) is None
     slot = key_slot("authz")
     with cluster("valkey", slot) as nodes:
