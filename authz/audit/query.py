@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -14,7 +14,7 @@ from authz.audit.record import (
     InvalidRecordError,
     read_record,
 )
-from authz.audit.store import TrailEntry
+from authz.audit.store import TrailEntry, TrailStore
 from authz.core.strict_json import StrictJsonError, loads
 
 _LINE: Final = '{"id":"'
@@ -27,6 +27,8 @@ _MAX_LINE: Final = 64 * 1024
 _IN_FRONT: Final = ("verdict", "reason", "server", "mcp_method", "tool", "target")
 _HIDDEN: Final = frozenset({*_IN_FRONT, "limiter", "heads"})
 _CHAINS: Final = frozenset({AuditEvent.ANCHOR, AuditEvent.END})
+# Of which records name people, clients and log-ins as these themselves came.
+NAMING_EVENTS: Final = frozenset({AuditEvent.DECISION, AuditEvent.REFUSALS, AuditEvent.LOG_IN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class AuditFilter:
         return bool(account) and account.casefold() == self.person.casefold()
 
 
+_ANY: Final = AuditFilter()
+
+
 def matching_record(wanted: AuditFilter, entry: TrailEntry) -> AuditRecord | None:
     """Return the record of an entry, where it is asked for; None also for what is no record."""
     try:
@@ -86,6 +91,29 @@ def matching_record(wanted: AuditFilter, entry: TrailEntry) -> AuditRecord | Non
     except InvalidRecordError:
         return None
     return record if wanted.matches(record) else None
+
+
+async def latest_records(
+    trail: TrailStore, events: Container[AuditEvent], most: int | None = None
+) -> AsyncIterator[AuditRecord]:
+    """Yield the records of some events, newest first.
+
+    Args:
+        trail: the audit trail.
+        events: which.
+        most: how many entries are looked through, of whatever event; None for all.
+
+    Raises:
+        UnavailableError: where Redis does not answer.
+    """
+    seen = 0
+    async for entry in trail.backwards():
+        record = matching_record(_ANY, entry)
+        if record is not None and record.event in events:
+            yield record
+        seen += 1
+        if seen == most:
+            break
 
 
 def as_json_line(entry: TrailEntry) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final, NamedTuple
 
-from authz.audit.query import AuditFilter, matching_record
-from authz.audit.record import AuditEvent, AuditRecord
+from authz.audit.query import NAMING_EVENTS, latest_records
+from authz.audit.record import AuditRecord
 from authz.audit.store import TrailStore
 from authz.cli.common import CommandError
 from authz.cli.login_stores import LoginStores, login_stores
@@ -31,7 +31,6 @@ from authz.login.protocol.people import (
 )
 
 UNKNOWN: Final = 3  # exit status: nobody is known by that name, and nothing was changed
-_SEEN: Final = frozenset({AuditEvent.DECISION, AuditEvent.REFUSALS, AuditEvent.LOG_IN})
 _MOST: Final = 3
 _NO_ADDRESSES: Final = (
     " E-mail addresses are known only with front_door.email_addresses: true (docs/revocation.md)."
@@ -195,12 +194,9 @@ class NameResolver:
             UNKNOWN,
         )
 
-    async def _records(self) -> AsyncIterator[AuditRecord]:
+    def _records(self) -> AsyncIterator[AuditRecord]:
         """Yield what the audit trail tells of requests and log-ins, the latest first."""
-        async for entry in self._trail.backwards():
-            record = matching_record(AuditFilter(), entry)
-            if record is not None and record.event in _SEEN:
-                yield record
+        return latest_records(self._trail, NAMING_EVENTS)
 
     async def _people_of_trail(self, known: Sequence[KnownPerson]) -> list[KnownPerson]:
         """Return people of the audit trail who are not known otherwise."""

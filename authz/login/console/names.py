@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from authz.audit.query import AuditFilter, matching_record
-from authz.audit.record import AuditEvent
+from authz.audit.query import NAMING_EVENTS, latest_records
 from authz.audit.store import TrailStore
 from authz.core.browser_session import CLIENT_ID
 from authz.login.clients.operator_names import UnknownClientError, called
@@ -17,7 +16,6 @@ from authz.login.store.blocklist import Blocklist
 from authz.login.store.grants import GrantStore
 from authz.login.store.known_clients import known_clients
 
-_SEEN: Final = frozenset({AuditEvent.DECISION, AuditEvent.REFUSALS, AuditEvent.LOG_IN})
 _RECORDS: Final = 5000
 
 
@@ -71,12 +69,7 @@ class KnownNames:
         return FoundName(name, await self._is_in_trail("grant", name))
 
     async def _is_in_trail(self, field: str, name: str) -> bool:
-        left = _RECORDS
-        async for entry in self.trail.backwards():
-            record = matching_record(AuditFilter(), entry)
-            if record is not None and record.event in _SEEN and record.fields.get(field) == name:
+        async for record in latest_records(self.trail, NAMING_EVENTS, _RECORDS):
+            if record.fields.get(field) == name:
                 return True
-            left -= 1
-            if not left:
-                break
         return False

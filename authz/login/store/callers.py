@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from authz.audit.query import AuditFilter, matching_record
+from authz.audit.query import latest_records
 from authz.audit.record import AuditEvent
 from authz.audit.store import TrailStore
 from authz.core.policy import Policy
@@ -30,12 +30,9 @@ async def recent_callers(
         UnavailableError: where Redis does not answer.
     """
     found = dict[tuple[str, str, bool, str], LimitedCaller]()
-    count = 0
-    async for entry in trail.backwards():
-        count += 1
-        record = matching_record(AuditFilter(), entry)
-        if record is not None and record.event in _SEEN and record.fields.get("client_id"):
-            fields = record.fields
+    async for record in latest_records(trail, _SEEN, _RECORDS):
+        fields = record.fields
+        if fields.get("client_id"):
             client = fields["client_id"]
             declared = policy.clients.get(client)
             is_direct = policy.front_door is None or (declared is not None and declared.direct)
@@ -49,8 +46,6 @@ async def recent_callers(
                     grant=fields.get("grant", ""),
                 ),
             )
-        if count == _RECORDS:
-            break
     if grants is not None and people is not None:
         for key in (await grants.page(0, _PEOPLE)).keys[:_PEOPLE]:
             person = await people.of_name(grants.person_name(key))
