@@ -34,7 +34,7 @@ from authz.telemetry.recorder import Recorder
 from authz.tokens.jwk import DEFAULT_ALGORITHMS, read_key_set
 from authz.tokens.keys import Presented
 from tests.support.gateway import GATEWAY, GOOD, running_gateway, tls
-from tests.support.service import KeyIssuer, running_issuer, running_service, until
+from tests.support.service import PATIENCE, KeyIssuer, running_issuer, running_service, until
 from tests.support.values import NOW, policy, principal, request, rpc, server
 from tests.support.wild_client import http2
 from tests.support.wire import check_request
@@ -221,7 +221,7 @@ def test_a_service_that_cannot_listen_ends(tmp_path: Path) -> None:
     command += ["--check", f"unix:{tmp_path}/no/such/folder", "--status", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        status: int | None = process.wait(15)
+        status: int | None = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         status = None
         process.kill()

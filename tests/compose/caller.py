@@ -11,10 +11,12 @@ from authz_demo.client import LoginHandler, MemoryTokenStorage, connect, provide
 from authz_demo.loopback import LoopbackTransport
 from authz_demo.reporter import headers, message, reason_of
 from tests.compose.deployment import ComposeDeployment
+from tests.support.load import LoadAnswer
 
 CLIENT: Final = "a program on a desk"
 CALLBACK: Final = "http://127.0.0.1:43210/callback"
-_TIMEOUT: Final = 5.0
+_TIMEOUT: Final = 60.0
+_EXPLAINED: Final = 20  # answers
 
 
 async def log_in(
@@ -62,6 +64,7 @@ class CallerLoad:
         met: how often each answer came to the caller with the token: a status, or an error's name.
         strangers: the same for the one without.
         slowest: seconds of the longest answer with 200.
+        failures: the answers other than 200 with the token, and other than 401 without.
     """
 
     deployment: ComposeDeployment
@@ -69,6 +72,17 @@ class CallerLoad:
     met: Counter[str] = field(default_factory=Counter)
     strangers: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
+    failures: list[LoadAnswer] = field(default_factory=list)
+
+    def explain(self) -> str:
+        """Say of each failure what its answer and the logs of all services say of it."""
+        logs = self.deployment.compose("logs", "--no-color", check=False).splitlines()
+        lines = [f"{dict(self.met)}, without a token {dict(self.strangers)}"]
+        for each in self.failures[:_EXPLAINED]:
+            lines.append(f"{each.status} request {each.request_id or 'without an id'}: {each.text}")
+            if each.request_id:
+                lines += (f"  {line}" for line in logs if each.request_id in line)
+        return "\n".join(lines)
 
     async def run(self, until: asyncio.Event) -> None:
         """Call until told to stop."""
@@ -89,8 +103,13 @@ class CallerLoad:
                     met[reason or str(answer.status_code)] += 1
                     if answer.status_code == httpx.codes.OK and not reason:
                         self.slowest = max(self.slowest, loop.time() - began)
+                    elif token is not None or answer.status_code != httpx.codes.UNAUTHORIZED:
+                        request_id = answer.headers.get("x-request-id", "")
+                        told = LoadAnswer(answer.status_code, request_id, answer.text)
+                        self.failures.append(told)
                 except httpx.TransportError as error:
                     met[_name(error)] += 1
+                    self.failures.append(LoadAnswer(0, "", repr(error)))
                 await asyncio.sleep(0.02)
 
 

@@ -43,7 +43,7 @@ SERVICES: Final = (
     "notes",
     "files",
 )
-_HEALTHY: Final = 90
+_HEALTHY: Final = 300
 # Who is told of alerts, where a test starts somebody.
 RECEIVER: Final = "receiver"
 

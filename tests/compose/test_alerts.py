@@ -142,7 +142,7 @@ def test_what_a_rule_counts_is_there(deployment: ComposeDeployment) -> None:
         return not missing
 
     try:
-        deployment.until(found, "a scrape of all", 30)
+        deployment.until(found, "a scrape of all")
     except AssertionError as error:
         raise AssertionError(f"no series: {sorted(missing)}") from error
 

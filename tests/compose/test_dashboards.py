@@ -24,4 +24,4 @@ def test_every_query_has_an_answer(deployment: ComposeDeployment, dashboard: Das
         asyncio.run(caller.once(deployment, "notes", None))
         return [title for expression, title in asked.items() if not query(deployment, expression)]
 
-    deployment.until(lambda: not unanswered(), "every panel's data", 60)
+    deployment.until(lambda: not unanswered(), "every panel's data")

@@ -53,7 +53,7 @@ def test_what_is_counted_is_counted_once_over_all_workers(deployment: ComposeDep
         asyncio.run(caller.once(deployment, "notes", None))
 
     # The process above its workers asks them once a second.
-    deployment.until(lambda: decisions() >= before + 10, "ten decisions", 10)
+    deployment.until(lambda: decisions() >= before + 10, "ten decisions")
     assert decisions() == before + 10
 
 
@@ -72,7 +72,7 @@ def test_a_documented_query_has_an_answer(deployment: ComposeDeployment, express
         asyncio.run(caller.once(deployment, "notes", None))
         return bool(query(deployment, expression))
 
-    deployment.until(answered, expression, 30)
+    deployment.until(answered, expression)
 
 
 def test_the_alerts_are_rules(deployment: ComposeDeployment) -> None:
@@ -82,7 +82,7 @@ def test_the_alerts_are_rules(deployment: ComposeDeployment) -> None:
     rules = {rule["name"]: rule for group in groups for rule in group["rules"]}
 
     assert {"AuthzDown", "AuthzCountsWithoutRedis", "AuthzDefect", "AuthzKeysOld"} <= rules.keys()
-    deployment.until(lambda: _all_well(deployment), "the rules to be evaluated", 30)
+    deployment.until(lambda: _all_well(deployment), "the rules to be evaluated")
 
 
 def _all_well(deployment: ComposeDeployment) -> bool:

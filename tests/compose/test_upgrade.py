@@ -44,8 +44,8 @@ def test_an_upgrade_of_the_image_fails_no_request(replicas: ComposeDeployment) -
     load = asyncio.run(_upgraded(replicas))
     replicas.seen["upgrade"] = f"{dict(load.met)}, without a token {dict(load.strangers)}"
 
+    assert load.failures == [], load.explain()
     assert load.met.keys() == {"200"}
-    assert load.strangers.keys() == {"401"}
     for service in _REPLICAS:
         assert replicas.state(service)["Config"]["Labels"][_LABEL] == "true"
         replicas.until(partial(_tells_both, replicas, service), f"status in {service}")
@@ -93,6 +93,6 @@ def _upgrade(deployment: ComposeDeployment) -> None:
 
 async def _more(load: caller.CallerLoad) -> None:
     before = load.met["200"]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while load.met["200"] < before + 20:  # noqa: ASYNC110 - counted in other tasks
             await asyncio.sleep(0.05)

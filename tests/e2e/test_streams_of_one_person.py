@@ -204,7 +204,7 @@ async def use_up(http: httpx2.AsyncClient, url: str, stack: AsyncExitStack) -> l
 
 
 def play(environment: Any) -> None:
-    asyncio.run(asyncio.wait_for(environment(), 120))
+    asyncio.run(asyncio.wait_for(environment(), 300))
 
 
 @pytest.mark.attack("streams-of-one-person")
@@ -235,13 +235,11 @@ def test_streams_that_have_ended_make_room_and_no_more_are_ever_open() -> None:
 
     async def run() -> None:
         async with world.edge() as url, browser() as http, AsyncExitStack() as stack:
-            await use_up(http, url, stack)
+            while 405 not in await use_up(http, url, stack):
+                pass  # on a busy machine the first ended before the last was opened
             session = await StreamCaller(http, url, JOHN).begin()
-            refusals = 0
-            while await session.listen() == 405:
-                refusals += 1
+            while await session.listen() == 405:  # noqa: ASYNC110 - nobody tells that they end
                 await asyncio.sleep(0.05)
-        assert refusals
         assert world.most <= QUOTA
 
     play(run)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from tests.kubernetes.manifests import manifests
 from tests.kubernetes.test_rolling import CONFIG, ENV
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
-from tests.support.load import LoadClient, post, token, upstream
+from tests.support.load import LoadAnswer, LoadClient, explain_failures, post, token, upstream
 from tests.support.ports import held_port
 from tests.support.service import running_issuer, running_service
 from tests.support.valkey import valkey
@@ -85,14 +84,14 @@ def test_an_envoy_that_ends_fails_no_request() -> None:
     A load balancer that has not heard of it yet still gets answers; at the end nobody is left.
     """
     with two_envoys() as (first, second):
-        gateway, statuses = {"port": first.port}, Counter[int]()
+        gateway, answers = {"port": first.port}, list[LoadAnswer]()
         raw = post(token())
 
         async def client(done: asyncio.Event) -> None:
             found = LoadClient(gateway["port"])
             while not done.is_set():
                 found.port = gateway["port"]
-                statuses[await found.send(raw)] += 1
+                answers.append(await found.send(raw))
                 await asyncio.sleep(0.005)
             found.close()
 
@@ -114,9 +113,10 @@ def test_an_envoy_that_ends_fails_no_request() -> None:
                 done.set()
 
         async def reached(more: int) -> None:
-            end = statuses.total() + more
-            while statuses.total() < end:  # noqa: ASYNC110 - clients tell nobody
+            end = len(answers) + more
+            while len(answers) < end:  # noqa: ASYNC110 - clients tell nobody
                 await asyncio.sleep(0.01)
 
         asyncio.run(play())
-        assert set(statuses) == {200}, statuses
+        failures = [each for each in answers if each.status != 200]
+        assert failures == [], explain_failures(failures, second.envoy)

@@ -2,7 +2,8 @@
 
 What a cluster does is done here in its order: a new replica is started and ready, its address comes
 into the name and the old one's goes; the old one answers on until Envoy knows the new one (its
-preStop), is told to end and has the rest of its grace. The seconds are those of the chart.
+preStop), is told to end and drains. That the seconds of the chart are enough for it is in
+test_chart.py: a busy machine takes any time.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import json
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,19 +19,23 @@ from pathlib import Path
 
 from authz.config.endpoints import Tcp, Unix
 from authz.envoy.render import Topology, render
-from tests.kubernetes.manifests import manifests, values
 from tests.kubernetes.name_server import NameServer, asks, running_name_server
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
 from tests.support.load import LoadedEdge, LoadResult, run_load, upstream
 from tests.support.ports import held_port
-from tests.support.service import ServiceProcess, running_issuer, running_service, until
+from tests.support.service import (
+    PATIENCE,
+    ServiceProcess,
+    running_issuer,
+    running_service,
+    until,
+)
 from tests.support.valkey import valkey
-from tools.chart import PLAIN
 
 NAME = "authz-authz.mcp.svc"
 CONFIG = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d, deadline: 30s}}
 gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', address_calls: 1000000/second,
           refusals: http_status}}
 redis: {{url: '{redis}'}}
@@ -116,25 +120,19 @@ def healthy(envoy: RunningEnvoy) -> set[str]:
 
 
 def replace_all(cluster: Cluster, edge: LoadedEdge) -> None:
-    """Replace every pod in no more time than the chart demands: the fastest that an update can be.
+    """Replace every pod as soon as Envoy knows the new ones: the fastest that an update can be.
 
     Each new one is ready before its predecessor ends (maxSurge 1, maxUnavailable 0).
     """
-    pod = manifests(PLAIN.file).pod("authz")
-    (container,) = pod["containers"]
-    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert before == values()["authz"]["preStopSeconds"]
     old = list(cluster.pods)
     new = {cluster.start() for _ in old}
     cluster.publish(*old)  # they are deleted: they end, and are in no name any more
-    begin = time.monotonic()
     until(lambda: new <= healthy(edge.envoy), f"{new} in Envoy")
-    assert time.monotonic() - begin < before
     processes = [cluster.pods.pop(each).process for each in old]
     for process in processes:
         process.send_signal(signal.SIGTERM)
     for process in processes:
-        assert process.wait(pod["terminationGracePeriodSeconds"] - before) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def under_load(edge: LoadedEdge, step: Callable[[], None]) -> LoadResult:
@@ -156,9 +154,10 @@ def under_load(edge: LoadedEdge, step: Callable[[], None]) -> LoadResult:
 def test_an_update_fails_no_request() -> None:
     """Every replica is replaced under load; nothing fails, and every refusal stays one."""
     with running_cluster() as (cluster, edge):
-        first = set(cluster.pods)
+        first, services = set(cluster.pods), list(cluster.pods.values())
         found = under_load(edge, partial(replace_all, cluster, edge))
+        services += cluster.pods.values()
         assert not first & set(cluster.pods)
-        assert found.failed == 0, (found.good, found.longest_failing)
+        assert found.failed == 0, found.explain(edge.envoy, *services)
         assert found.good[200] > 0
         assert set(found.bad) == {401}, found.bad

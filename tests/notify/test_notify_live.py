@@ -28,7 +28,7 @@ from tests.support.wire import check_request
 from tests.tokens.token_factory import rsa_signer
 
 _CONFIG: Final = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d, deadline: 30s}}
 gateway: {{url: https://mcp.example.test, refusals: http_status}}
 telemetry: {{log: json}}
 service: {{transport: {transport}, workers: {workers}, drain_notice: 0s}}

@@ -22,9 +22,10 @@ from tests.support.load import LoadedEdge, LoadResult, run_load, running_edge
 from tests.support.service import KeyIssuer, ServiceProcess, running_issuer, running_service
 from tests.support.valkey import valkey
 
-# What it takes Envoy to know (two health checks of one second), and a little.
+# The notice is what it takes Envoy to know (two health checks of one second), and a little; the
+# deadline, which Envoy's time-out follows, is longer than a busy machine needs for a check.
 CONFIG = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d, deadline: 30s}}
 gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', address_calls: 1000000/second,
           refusals: http_status}}
 redis: {{url: '{redis}'}}
@@ -37,6 +38,8 @@ servers:
 """
 ENV = {"PATH": os.environ["PATH"]}
 IN_FLIGHT = 16
+# How often Envoy has left a worker out.
+LEFT_OUT = "cluster.authz.outlier_detection.ejections_enforced_total"
 # Of each client after an answer: some three hundred requests a second, more of which are late where
 # the machine has no time besides to start workers.
 PAUSE = 0.05
@@ -135,30 +138,34 @@ def test_a_rolling_restart_costs_no_request(pool: tuple[ServiceProcess, LoadedEd
     found = during(edge, lambda: service.signal(signal.SIGUSR2), rolled(service), 500)
 
     assert service.events("rolling_restart_stopped") == []
-    assert found.good.keys() == {200}, found.good
-    assert found.bad.keys() <= {401, 403, 429}, found.bad
+    assert found.failures == [], found.explain(edge.envoy, service)
+    assert found.good.keys() == {200}
 
 
 @pytest.mark.attack("worker-killed")
 def test_a_killed_worker_costs_no_more_than_it_held(
     pool: tuple[ServiceProcess, LoadedEdge],
 ) -> None:
-    """Who was with the dead worker gets a 503, nobody else; nobody gets a wrong verdict."""
+    """Who was with the dead worker gets a 503; nobody does once Envoy has left it out, and nobody
+    gets a wrong verdict.
+    """
     service, edge = pool
     edge.wait_healthy(2)
-    killed = len(service.events("worker_ended"))
+    killed, left_out = len(service.events("worker_ended")), edge.envoy.stat(LEFT_OUT)
 
     found = during(
         edge,
         lambda: os.kill(victim(service), signal.SIGKILL),
-        lambda: len(service.events("worker_ended")) > killed,
+        lambda: (
+            len(service.events("worker_ended")) > killed and edge.envoy.stat(LEFT_OUT) > left_out
+        ),
         500,
     )
+    # How many that is depends on when Envoy is given time to see it: no figure holds always.
+    assert {each.status for each in found.failures} <= {503}, found.explain(edge.envoy, service)
 
-    # As many as were in flight, and those of the moment until Envoy had seen it.
-    assert found.failed <= 2 * IN_FLIGHT, found.good
-    assert found.good.keys() <= {200, 503}, found.good
-    assert found.bad.keys() <= {401, 403, 429, 503}, found.bad
+    found = during(edge, lambda: None, lambda: True, 200)
+    assert found.failures == [], found.explain(edge.envoy, service)
 
 
 @pytest.mark.attack("sigterm-under-load")
@@ -174,8 +181,8 @@ def test_sigterm_of_one_of_two_costs_no_request(issuer: KeyIssuer, transport: st
         )
 
         assert ending.process.returncode == 0
-    assert found.good.keys() == {200}, found.good
-    assert found.bad.keys() <= {401, 403, 429}, found.bad
+        assert found.failures == [], found.explain(edge.envoy, *services)
+        assert found.good.keys() == {200}
 
 
 def load_runs(least: int) -> None:

@@ -23,7 +23,7 @@ from tests.support.service import ServiceProcess, running_issuer, running_servic
 from tests.tokens.token_factory import rsa_signer
 
 CONFIG: Final = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d, deadline: 30s}}
 gateway: {{url: https://mcp.example.test, listen: '127.0.0.1:0', refusals: http_status}}
 service: {{transport: {transport}, drain_notice: 0s}}
 telemetry: {{log: json, otlp: {{endpoint: '{endpoint}', {otlp}}}}}

@@ -17,7 +17,7 @@ from tests.support.wire import check_request
 from tests.tokens.token_factory import rsa_signer
 
 CONFIG = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, max_lifetime: 30d, deadline: 30s}}
 gateway: {{url: https://mcp.example.test, refusals: http_status}}
 redis: {{url: '{redis}'}}
 telemetry: {{log: json}}

@@ -29,6 +29,7 @@ from authz.envoy import codec
 
 GOOD = ("authorization", "Bearer good")
 _TIMEOUT = 30
+LONGEST_DEADLINE = 30.0  # seconds that authz.yaml allows
 
 
 _ALLOW = Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",))
@@ -256,8 +257,17 @@ def _stream(handler: BaseHTTPRequestHandler, state: EdgeUpstream) -> None:
 
 
 def settings(text: str) -> Settings:
-    """Read the text of an authz.yaml without its secrets."""
-    return load.read(text, "authz.yaml", {}, secrets=False)
+    """Read the text of an authz.yaml without its secrets.
+
+    Where it names no deadline it has the longest: Envoy gives up a question to authz soon after it,
+    and on a busy machine every part may be late.
+    """
+    found = load.read(text, "authz.yaml", {}, secrets=False)
+    issuer = found.config.issuer
+    if "deadline" not in issuer.model_fields_set:
+        issuer = issuer.model_copy(update={"deadline": LONGEST_DEADLINE})
+        found = replace(found, config=found.config.model_copy(update={"issuer": issuer}))
+    return found
 
 
 def certificate(folder: Path, serial: int, *names: str, swap: bool) -> None:

@@ -72,12 +72,16 @@ class RunningEnvoy:
     def access_log(self, request_id: str) -> list[dict[str, object]]:
         """Return the access log, a dictionary a request, once that request's line is in it."""
         for _ in _looks():
-            self.ask("/reopen_logs", "POST")  # also writes out what Envoy keeps in memory
-            lines = (self.folder / "stdout").read_text().splitlines(keepends=True)
-            log = [json.loads(line) for line in lines if line.endswith("\n")]
+            log = self.access_entries()
             if any(entry["request_id"] == request_id for entry in log):
                 return log
         raise AssertionError(f"no line about {request_id} in the access log")
+
+    def access_entries(self) -> list[dict[str, object]]:
+        """Return what is in the access log so far."""
+        self.ask("/reopen_logs", "POST")  # also writes out what Envoy keeps in memory
+        lines = (self.folder / "stdout").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def log(self) -> str:
         """Return what Envoy says of itself."""

@@ -32,7 +32,6 @@ issuer:
   url: https://auth.example.test
   internal: http://issuer:9091
   serve: true
-  deadline: 300ms
 gateway:
   url: https://mcp.example.test
   listen: 127.0.0.1:0

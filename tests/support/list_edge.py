@@ -27,7 +27,7 @@ from tests.support.wild_client import WildAnswer, WildClient
 from tests.tokens.token_factory import rsa_signer
 
 _CONFIG: Final = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 30s}}
 gateway:
   url: https://mcp.example.test
   listen: 127.0.0.1:0

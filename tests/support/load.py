@@ -5,11 +5,13 @@ has announced to close is replaced, as any client does.
 """
 
 import asyncio
+import json
 import os
+import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +20,30 @@ from authz.config.endpoints import Unix
 from authz.envoy.render import Topology, render
 from tests.support import edge
 from tests.support.envoy import RunningEnvoy, running_envoy
+from tests.support.service import ServiceProcess
 from tests.support.values import rpc
 from tests.tokens.token_factory import rsa_signer
 
 HOST = "mcp.example.test"
 ENV = {"PATH": os.environ["PATH"]}
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+_REFUSED = frozenset({401, 403, 429})
+_EXPLAINED = 20  # failed requests
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAnswer:
+    """One answer.
+
+    Attributes:
+        status: 0 is a broken connection.
+        request_id: of the request; empty where no answer names it.
+        text: the body, or how the connection broke.
+    """
+
+    status: int
+    request_id: str
+    text: str
 
 
 @dataclass(slots=True)
@@ -33,6 +53,8 @@ class LoadResult:
     Attributes:
         good, bad: statuses of requests with a good and with a bad token; 0 is a broken connection.
         times: seconds of each good request.
+        failing: when each good request failed that did, by time.perf_counter.
+        failures: their answers, and those to bad tokens that are no refusals.
         longest_failing: seconds between the first and the last good request that failed.
     """
 
@@ -40,6 +62,7 @@ class LoadResult:
     bad: Counter[int] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
     failing: list[float] = field(default_factory=list)
+    failures: list[LoadAnswer] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -49,6 +72,43 @@ class LoadResult:
     @property
     def longest_failing(self) -> float:
         return self.failing[-1] - self.failing[0] if self.failing else 0.0
+
+    def explain(self, envoy: RunningEnvoy, *services: ServiceProcess) -> str:
+        """Say of each failed request what its answer, Envoy and the services say of it."""
+        told = explain_failures(self.failures, envoy, *services)
+        return f"good {dict(self.good)}, bad {dict(self.bad)}\n{told}"
+
+
+def explain_failures(
+    failures: Sequence[LoadAnswer], envoy: RunningEnvoy, *services: ServiceProcess
+) -> str:
+    """Return failed requests as text: their answers, lines of the access log and decisions.
+
+    After them: what else the services told, and what Envoy counted of authz.
+    """
+    entries = [("Envoy", entry) for entry in envoy.access_entries()]
+    entries += [("authz", line) for each in services for line in each.lines]
+    lines = []
+    for each in failures[:_EXPLAINED]:
+        lines.append(f"{each.status} request {each.request_id or 'without an id'}: {each.text}")
+        lines += _about(entries, each.request_id) if each.request_id else ()
+    if len(failures) > _EXPLAINED:
+        lines.append(f"and {len(failures) - _EXPLAINED} more")
+    lines.append("besides decisions:")
+    lines += (
+        f"  authz: {json.dumps(line)}"
+        for each in services
+        for line in each.lines
+        if line.get("event") != "decision"
+    )
+    lines.append(envoy.ask(r"/stats?usedonly&filter=^cluster\.authz\."))
+    return "\n".join(lines)
+
+
+def _about(entries: Iterable[tuple[str, Mapping[str, object]]], request_id: str) -> Iterator[str]:
+    for source, entry in entries:
+        if entry.get("request_id") == request_id:
+            yield f"  {source}: {json.dumps(entry)}"
 
 
 def post(token: str) -> bytes:
@@ -74,8 +134,8 @@ class LoadClient:
         self.port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, raw: bytes) -> int:
-        """Return the status of the answer; 0 where the connection broke."""
+    async def send(self, raw: bytes) -> LoadAnswer:
+        """Return the answer; its status is 0 where the connection broke."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self.port)
@@ -83,13 +143,15 @@ class LoadClient:
             writer.write(raw)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or b"0")
-            await reader.readexactly(length)
-        except (OSError, asyncio.IncompleteReadError):
+            body = await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError) as error:
             self.close()
-            return 0
+            return LoadAnswer(0, "", repr(error))
         if b"connection: close" in head:
             self.close()
-        return int(head[9:12])
+        named = re.search(rb"^x-request-id: *(\S+)", head, re.MULTILINE)
+        request_id = named[1].decode() if named else ""
+        return LoadAnswer(int(head[9:12]), request_id, body.decode(errors="replace"))
 
     def close(self) -> None:
         if self._streams is not None:
@@ -123,14 +185,18 @@ async def run_load(
             sent += 1
             await asyncio.sleep(pause)
             if sent % 10 == 0:
-                found.bad[await client.send(bad)] += 1
+                answer = await client.send(bad)
+                found.bad[answer.status] += 1
+                if answer.status not in _REFUSED:
+                    found.failures.append(answer)
                 continue
             begin = time.perf_counter()
-            status = await client.send(good)
-            found.good[status] += 1
+            answer = await client.send(good)
+            found.good[answer.status] += 1
             found.times.append(time.perf_counter() - begin)
-            if status != 200:
+            if answer.status != 200:
                 found.failing.append(time.perf_counter())
+                found.failures.append(answer)
         client.close()
 
     await asyncio.gather(*(one_after_another() for _ in range(width)))

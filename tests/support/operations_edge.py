@@ -32,7 +32,7 @@ from tests.support.valkey import valkey
 from tests.tokens.token_factory import rsa_signer
 
 _CONFIG: Final = """\
-issuer: {{url: https://auth.example.test, internal: {issuer}}}
+issuer: {{url: https://auth.example.test, internal: {issuer}, deadline: 30s}}
 front_door: {{key_file: {folder}/front-door.pem, step_up: off}}
 redis: {{url: '{redis}', max_away: 5m}}
 clients:

@@ -22,7 +22,7 @@ from authz.envoy import codec
 from tests.support.wire import WireAnswer, answer
 from tests.tokens.token_factory import rsa_signer
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 # What is told of a Redis that has not answered within 50 ms; on a busy machine a sound one may not.
 LATE = "no answer in time"
 

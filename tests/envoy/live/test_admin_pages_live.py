@@ -76,7 +76,7 @@ pages:
   gone: {{host: admin.example.test, path: /gone, upstream: 'http://g:1', socket: {folder}/gone}}
 """
 _RECHECK = 6.0  # seconds, as above
-_SLOW_MACHINE = 15.0
+_SLOW_MACHINE = 60.0
 NAVIGATION = (
     ("Accept", "text/html,*/*"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document"),
 )  # fmt: skip

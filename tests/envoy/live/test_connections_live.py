@@ -13,7 +13,16 @@ import httpx
 import pytest
 
 from authz.core.answers import UpstreamChanges
-from tests.support.gateway import GATEWAY, GOOD, ORIGIN, PORTAL, Gateway, tls
+from tests.support.gateway import (
+    GATEWAY,
+    GOOD,
+    ORIGIN,
+    PORTAL,
+    SETTINGS,
+    Gateway,
+    running_gateway,
+    tls,
+)
 from tests.support.wild_client import is_json_rpc_error, read
 
 
@@ -106,19 +115,20 @@ def test_a_server_that_is_away_is_said_to_be(gateway: Gateway) -> None:
     assert answer.header("access-control-allow-origin") == ORIGIN
 
 
-def test_an_unanswered_question_is_a_refusal(gateway: Gateway) -> None:
+def test_an_unanswered_question_is_a_refusal() -> None:
     """Where authz does not answer in its deadline the request is refused in words, with 503."""
-    gateway.authz.hold = threading.Event()
-    try:
-        answer = gateway.send("POST", "/files", GOOD, body=b"{}")
-    finally:
-        gateway.authz.hold.set()
-        gateway.authz.hold = None
+    hurried = SETTINGS.replace("  serve: true\n", "  serve: true\n  deadline: 300ms\n", 1)
+    with running_gateway(settings=hurried) as gateway:
+        gateway.authz.hold = threading.Event()
+        try:
+            answer = gateway.send("POST", "/files", GOOD, body=b"{}")
+        finally:
+            gateway.authz.hold.set()
 
-    assert answer.status == 503
-    assert is_json_rpc_error(answer)
-    assert answer.header("retry-after") == "5"
-    assert gateway.arrived()["files"] == 0
+        assert answer.status == 503
+        assert is_json_rpc_error(answer)
+        assert answer.header("retry-after") == "5"
+        assert gateway.arrived()["files"] == 0
 
 
 @pytest.mark.attack("stream-outlives-token")

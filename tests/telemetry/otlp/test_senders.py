@@ -22,10 +22,10 @@ def test_http_carries_the_message_and_the_headers() -> None:
     """By the path of the signal, compressed; what was rejected is told."""
     with http_receiver() as receiver:
         sender = HttpSender(receiver.address, SECRET)
-        assert sender.send(Signal.LOGS, b"", 5) == 0
+        assert sender.send(Signal.LOGS, b"", 60) == 0
         partial = ExportTracePartialSuccess(rejected_spans=2)
         receiver.answer = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
-        assert sender.send(Signal.TRACES, b"", 5) == 2
+        assert sender.send(Signal.TRACES, b"", 60) == 2
         assert [signal for signal, _ in receiver.bodies] == ["logs", "traces"]
         assert {each["api-key"] for each in receiver.headers} == {"s3cret"}
         sender.close()
@@ -40,18 +40,18 @@ def test_a_hostile_collector_gets_nothing_further() -> None:
         sender = HttpSender(receiver.address, SECRET)
         receiver.status, receiver.location = 307, f"{elsewhere.address}/v1/traces"
         with pytest.raises(ExportError, match="status 307") as told:
-            sender.send(Signal.TRACES, b"", 5)
+            sender.send(Signal.TRACES, b"", 60)
         assert not told.value.may_retry
         assert elsewhere.bodies == []
         receiver.status, receiver.answer = 200, b"x" * 200_000
         with pytest.raises(ExportError, match="too long"):
-            sender.send(Signal.TRACES, b"", 5)
+            sender.send(Signal.TRACES, b"", 60)
         receiver.answer = b"\xff\xff"
         with pytest.raises(ExportError, match="not OTLP"):
-            sender.send(Signal.TRACES, b"", 5)
+            sender.send(Signal.TRACES, b"", 60)
         receiver.status, receiver.answer = 503, b""
         with pytest.raises(ExportError) as away:
-            sender.send(Signal.TRACES, b"", 5)
+            sender.send(Signal.TRACES, b"", 60)
         assert away.value.may_retry
         receiver.hold.clear()
         with pytest.raises(ExportError) as late:
@@ -97,6 +97,6 @@ def test_grpc_carries_the_message_and_the_headers() -> None:
         sender.close()
     gone = grpc_sender(receiver.address, ())
     with pytest.raises(ExportError) as away:
-        gone.send(Signal.TRACES, b"", 5)
+        gone.send(Signal.TRACES, b"", 60)
     assert away.value.may_retry
     gone.close()
