@@ -271,6 +271,7 @@ def test_a_cluster() -> None:
     """The owner of the slot is told; a node that is asked as if it were all is named one."""
     slot = key_slot("authz")
     with cluster("valkey", slot) as nodes:
+        nodes.await_gossip()
         found = examine(nodes.owner, url=nodes.url)
         one = examine(nodes.other, url=f"redis://127.0.0.1:{nodes.other.port}")
     nobody = examine(nodes.other, url=nodes.url)

@@ -123,6 +123,7 @@ def test_an_owner_that_is_gone(nodes: Cluster, how: str) -> None:
         async with load(options(nodes)) as found:
             await found.until_redis()
             before = len(found.seen)
+            nodes.hurry()
             if how == "killed":
                 nodes.owner.kill()
             else:

@@ -35,6 +35,17 @@ ALL = Revocation()
 Data = dict[bytes, tuple[bytes, int]]
 
 
+# Of a pattern, and of key, time of expiry (0: none) and dump each.
+_PUT_BACK = """
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  redis.call('DEL', key)
+end
+for n = 2, #ARGV, 3 do
+  redis.call('RESTORE', ARGV[n], ARGV[n + 1], ARGV[n + 2], 'ABSTTL')
+end
+"""
+
+
 class LedgerWorker:
     """One worker's ledger, with connections of its own."""
 
@@ -84,15 +95,9 @@ def copied(server: ValkeyServer, deployment: str) -> Data:
 
 
 def put_back(server: ValkeyServer, deployment: str, data: Data) -> None:
-    """Let a deployment have exactly these data."""
-    keys = server.command("KEYS", f"{{{deployment}}}:*")
-    if keys:
-        server.command("DEL", *keys)
-    for key, (value, until) in data.items():
-        if until < 0:
-            server.command("RESTORE", key, 0, value)
-        else:
-            server.command("RESTORE", key, until, value, "ABSTTL")
+    """Let a deployment have exactly these data, at once: workers look at them meanwhile."""
+    each = [part for key, (value, until) in data.items() for part in (key, max(until, 0), value)]
+    server.command("EVAL", _PUT_BACK, 0, f"{{{deployment}}}:*", *each)
 
 
 # --- a real server with a real copy -------------------------------------------------------------
