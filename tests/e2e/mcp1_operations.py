@@ -46,7 +46,7 @@ async def main(url: str, host: str, token: str, refusal: str, told: str) -> None
     ended = []
     try:
         async with (
-            httpx.AsyncClient(verify=False, headers=headers, timeout=20) as http,
+            httpx.AsyncClient(verify=False, headers=headers, timeout=120) as http,
             streamable_http_client(url, http_client=http) as (read, write, _),
             ClientSession(read, write) as session,
         ):

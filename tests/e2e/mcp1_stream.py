@@ -34,7 +34,7 @@ async def hear(message: object) -> None:
 async def main(url: str, host: str, tool: str) -> None:
     async with (
         httpx.AsyncClient(
-            verify=False, headers={"Host": host}, auth=RenewingAuth(), timeout=20
+            verify=False, headers={"Host": host}, auth=RenewingAuth(), timeout=120
         ) as http,
         streamable_http_client(url, http_client=http) as (read, write, _),
         ClientSession(read, write, message_handler=hear) as session,

@@ -57,7 +57,7 @@ async def authorize_url(client: Assistant, server: str) -> str:
     client.auth(server).context.redirect_handler = take
     began = asyncio.create_task(client.whoami(server))
     try:
-        return await asyncio.wait_for(link, 20)
+        return await asyncio.wait_for(link, 120)
     finally:
         began.cancel()
         await asyncio.gather(began, return_exceptions=True)

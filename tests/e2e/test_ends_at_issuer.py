@@ -18,7 +18,7 @@ from authz_demo.front_door import KEY, TWO_FACTOR
 from tests.support.commands import Typed
 from tests.support.door import Assistant, Door, assistant, play
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 def upstream(door: Door, client: Assistant) -> str:

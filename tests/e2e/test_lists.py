@@ -217,7 +217,7 @@ def official_server(edge: ListEdge, *, json_response: bool) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(120)
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
@@ -238,7 +238,7 @@ def test_official_clients_see_what_they_may_call(official: ListEdge) -> None:
     async def tools(mode: str, bearer: str) -> list[str]:
         headers = {"host": GATEWAY, "authorization": f"Bearer {bearer}"}
         async with (
-            httpx2.AsyncClient(verify=tls("http/1.1"), headers=headers, timeout=20) as http,
+            httpx2.AsyncClient(verify=tls("http/1.1"), headers=headers, timeout=120) as http,
             Client(
                 streamable_http_client(f"{official.url}/sdk", http_client=http), mode=mode
             ) as one,
@@ -321,7 +321,7 @@ def interrupted(edge: ListEdge, pieces: list[bytes], interrupt: Any) -> bytes:
     edge.raw.go_on.clear()
     edge.raw.requests.clear()
     with edge.client.connect() as connection:
-        connection.settimeout(20)
+        connection.settimeout(120)
         connection.sendall(edge.raw_request())
         until(lambda: bool(edge.raw.requests), "the request")
         interrupt()

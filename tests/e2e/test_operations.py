@@ -155,7 +155,7 @@ def python(edge: OperationsEdge, mode: str, bearer: str, steps: tuple[Step, ...]
         headers = {"host": GATEWAY, "authorization": f"Bearer {bearer}"}
         url = f"https://127.0.0.1:{edge.port}/desk"
         async with (
-            httpx2.AsyncClient(verify=tls("http/1.1"), headers=headers, timeout=20) as http,
+            httpx2.AsyncClient(verify=tls("http/1.1"), headers=headers, timeout=120) as http,
             Client(streamable_http_client(url, http_client=http), mode=mode) as client,
         ):
             return [await do(client, step) for step in steps]
@@ -291,7 +291,7 @@ def test_a_header_repeats_the_argument_that_was_judged(edge: OperationsEdge) -> 
         fields = {"host": GATEWAY, "authorization": f"Bearer {bearer}"}
         url = f"https://127.0.0.1:{edge.port}/desk"
         async with httpx2.AsyncClient(
-            verify=tls("http/1.1"), headers=fields, timeout=20, event_hooks={"request": [note]}
+            verify=tls("http/1.1"), headers=fields, timeout=120, event_hooks={"request": [note]}
         ) as http:
             async with Client(
                 streamable_http_client(url, http_client=http), mode="2026-07-28"

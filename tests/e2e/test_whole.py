@@ -48,7 +48,7 @@ def ledger(whole: RunningEnvironment) -> RedisLedger:
     state = State(whole.state)
     password = state.redis_password.read_text().strip()
     url = f"unix://{state.socket('valkey')}"
-    return RedisLedger(RedisOptions(url, USER, password, timeout=2))
+    return RedisLedger(RedisOptions(url, USER, password, timeout=20))
 
 
 @pytest.mark.usefixtures("direct_clients")

@@ -79,7 +79,7 @@ def test_an_answer_comes_whole_over_either_kind_of_socket(tmp_path: Path) -> Non
         writer.close()
 
     async def scene(transport: BoundedTransport, url: str) -> None:
-        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=60) as client:
             whole = await client.get(f"{url}/whole?a=1")
             assert (whole.status_code, whole.content) == (200, b"x" * 100_000)
             with pytest.raises(httpx.RemoteProtocolError):

@@ -14,7 +14,7 @@ def test_a_session_lives_until_it_is_ended(server: ValkeyServer, deployment: str
     """It is found by its token and origin alone, expires, and is gone once it was ended."""
 
     async def play() -> None:
-        redis = RedisLedger(RedisOptions(server.url, deployment=deployment))
+        redis = RedisLedger(RedisOptions(server.url, deployment=deployment, timeout=20))
         try:
             sessions = SessionRecords(redis.command, RedisKeys(deployment))
             await sessions.put(ORIGIN, "token", "sealed", 60)

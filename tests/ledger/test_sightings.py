@@ -94,7 +94,9 @@ def test_what_nobody_of_ours_wrote_is_left_out(
     good = Sighting(tool(), NOW)
 
     async def work() -> None:
-        ledger = RedisLedger(RedisOptions(shared(server_name).url, deployment=deployment))
+        ledger = RedisLedger(
+            RedisOptions(shared(server_name).url, deployment=deployment, timeout=20)
+        )
         keys = RedisKeys(deployment)
         store = RedisSightings(ledger.command, keys)
         await store.write("files", [good])

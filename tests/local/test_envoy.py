@@ -117,7 +117,7 @@ def test_stop_cuts_nobody_off(state: State, stage: ServiceStage) -> None:
             await until(lambda: "envoy  ready" in stage.lines)
             port = await _port(state)
             request = asyncio.create_task(probe.http(("127.0.0.1", port), "/"))
-            await asyncio.wait_for(behind.asked.wait(), 10)
+            await asyncio.wait_for(behind.asked.wait(), 60)
             stage.send(signal.SIGTERM)
             await until(lambda: _free(port))
             assert not request.done()
@@ -140,7 +140,7 @@ def test_stream_does_not_hold_us(
         async with upstream(state) as behind, stage.playing(spec) as run:
             await until(lambda: "envoy  ready" in stage.lines)
             request = asyncio.create_task(probe.http(("127.0.0.1", await _port(state)), "/"))
-            await asyncio.wait_for(behind.asked.wait(), 10)
+            await asyncio.wait_for(behind.asked.wait(), 60)
             stage.send(signal.SIGTERM)
             code = await run
             behind.answer.set()

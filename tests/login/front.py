@@ -288,7 +288,7 @@ async def stage(
     known = ours(config(time.time))
     issuer = StandInIssuer(replace(known, clients=tuple(map(_with_more, known.clients))), keys)
     log = io.StringIO()
-    options = RedisOptions(valkey.url, deployment=deployment)
+    options = RedisOptions(valkey.url, deployment=deployment, timeout=20)
     upstream = FrontDoorUpstream(issuer)
     # Where the network would be; all else is as it runs.
     http = httpx.AsyncClient(transport=upstream)

@@ -162,12 +162,12 @@ def test_needed(stage: ServiceStage) -> None:
     async def never() -> bool:
         return False
 
-    first = stage.spec("a", ready=never, ready_timeout=0.2, waits_for=late, required=True)
+    first = stage.spec("a", ready=never, ready_timeout=1.0, waits_for=late, required=True)
     timing = ServiceTiming(poll=0.01, say_after=0.0)
 
     supervisor = stage.supervisor(first, stage.spec("b"), timing=timing)
     assert asyncio.run(supervisor.run()) == FAILED
-    assert stage.said("a could not start: not ready within 0.2 s: issuer: no keys yet. It said")
+    assert stage.said("a could not start: not ready within 1 s: issuer: no keys yet. It said")
     assert stage.lines.count("a  runs, but is not ready yet: issuer: no keys yet") == 1
     assert stage.pids("b") == []
 

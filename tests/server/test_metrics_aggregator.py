@@ -125,18 +125,18 @@ def test_looks_at_the_same_time_do_not_overtake_each_other(
         asked.append(len(asked) + 1)
         text = f"# TYPE a_total counter\na_total {asked[-1]}\n"
         began.release()
-        assert go_on.acquire(timeout=10)
+        assert go_on.acquire(timeout=60)
         return 200, text.encode()
 
     monkeypatch.setattr("authz.server.metrics_aggregator.ask", answer)
     scrapers = [threading.Thread(target=slot.scrape) for _ in range(4)]
     scrapers[0].start()
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
     for each in scrapers[1:]:
         each.start()
     assert not began.acquire(timeout=0.05)  # nobody else asks while the first one waits
     go_on.release()
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
     go_on.release(len(scrapers))
     for each in scrapers:
         each.join(60)

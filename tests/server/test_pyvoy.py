@@ -13,7 +13,7 @@ import pytest
 from authz.server.pyvoy import configured
 from tests.support import impatient_serve
 from tests.support.compiled import IS_COMPILED
-from tests.support.service import ServiceProcess, running_service, until
+from tests.support.service import PATIENCE, ServiceProcess, running_service, until
 
 CONFIG = """\
 issuer: {{url: https://auth.example.test, internal: 'http://127.0.0.1:9'}}
@@ -80,7 +80,7 @@ def test_what_was_asked_for_by_name_is_not_replaced(tmp_path: Path, absent: dict
     command += ["--check", f"unix:{tmp_path}/check.sock", "--status", "127.0.0.1:0"]
 
     ended = subprocess.run(
-        command, env=absent, capture_output=True, text=True, timeout=60, check=False
+        command, env=absent, capture_output=True, text=True, timeout=120, check=False
     )
 
     assert ended.returncode != 0
@@ -95,7 +95,7 @@ def test_a_port_that_is_taken_is_told_as_on_grpcio(tmp_path: Path, service: Serv
     command += ["--status", f"127.0.0.1:{service.status_port}"]
 
     ended = subprocess.run(
-        command, env=ENV, capture_output=True, text=True, timeout=60, check=False
+        command, env=ENV, capture_output=True, text=True, timeout=120, check=False
     )
 
     assert ended.returncode != 0
@@ -120,7 +120,7 @@ def test_with_the_inside_gone_the_starter_fails(service: ServiceProcess) -> None
     """An Envoy that is killed is a failure that whoever keeps the service sees."""
     os.kill(inner(service), signal.SIGKILL)
 
-    assert service.process.wait(60) == 1
+    assert service.process.wait(PATIENCE) == 1
 
 
 @pytest.mark.attack("worker-killed")
@@ -133,7 +133,7 @@ def test_with_the_inside_hanging_the_starter_fails(tmp_path: Path) -> None:
 
         os.kill(pid, signal.SIGSTOP)
 
-        assert service.process.wait(60) == 1
+        assert service.process.wait(PATIENCE) == 1
         assert not Path(f"/proc/{pid}/exe").exists()
     (line,) = service.events("worker_hung")
     assert line["unanswered"] == impatient_serve.WATCHDOG.max_missed

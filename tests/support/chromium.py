@@ -35,7 +35,7 @@ _OPTIONS: Final = (
     "--disable-sync",
     "--no-proxy-server",
 )
-_PATIENCE: Final = 20_000  # milliseconds
+_PATIENCE: Final = 60_000  # milliseconds
 _MOST_LOOKS: Final = 400
 _MOST_TRIES: Final = 10
 _CHANGED: Final = "ERR_NETWORK_CHANGED"

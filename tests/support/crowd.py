@@ -41,7 +41,7 @@ ADDRESS: Final = "127.0.0.9"
 SERVER: Final = "notes"
 _AMR: Final = ("pwd", "kba", "otp", "mfa")
 _WAITING: Final = (sys.executable, "-c", "import signal; signal.pause()")
-_PATIENCE: Final = 30
+_PATIENCE: Final = 120
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ CALLBACK: Final = "http://127.0.0.1:43210/callback"
 # password and the call, short enough to wait for its end.
 AGE: Final = 8
 DOCUMENTS: Final = "client.example.test"
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 120.0
 _addresses = itertools.count(2)
 
 

@@ -57,7 +57,7 @@ servers:
     tools: {{read_*: {{}}}}
 """
 _RESOURCES: Final = [f"https://mcp.example.test/{name}" for name in ("files", "sdk", "open")]
-_PATIENCE: Final = 20
+_PATIENCE: Final = 120
 
 
 class RawServer:

@@ -29,6 +29,8 @@ ENV = {"PATH": os.environ["PATH"]}
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 _REFUSED = frozenset({401, 403, 429})
 _EXPLAINED = 20  # failed requests
+# Lines of the log: decisions are told with their requests.
+_OF_NO_FAILURE = frozenset({"decision", "config_warning", "security", "audit_head"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def explain_failures(
         f"  authz: {json.dumps(line)}"
         for each in services
         for line in each.lines
-        if line.get("event") != "decision"
+        if line.get("event") not in _OF_NO_FAILURE
     )
     lines.append(envoy.ask(r"/stats?usedonly&filter=^cluster\.authz\."))
     return "\n".join(lines)
@@ -151,7 +153,7 @@ class LoadClient:
             self.close()
         named = re.search(rb"^x-request-id: *(\S+)", head, re.MULTILINE)
         request_id = named[1].decode() if named else ""
-        return LoadAnswer(int(head[9:12]), request_id, body.decode(errors="replace"))
+        return LoadAnswer(int(head[9:12]), request_id, body.decode(errors="replace").strip())
 
     def close(self) -> None:
         if self._streams is not None:

@@ -65,7 +65,7 @@ servers:
 CLIENTS: Final = (
     "sdk-2-legacy", "sdk-2-modern", "sdk-1", "typescript", "board-legacy", "board", "repeating",
 )  # fmt: skip
-_PATIENCE: Final = 20
+_PATIENCE: Final = 120
 
 
 def token(client_id: str, **claims: object) -> str:

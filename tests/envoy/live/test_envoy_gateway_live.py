@@ -71,7 +71,7 @@ class GatewayPlane:
             lines.append("connection: close")
         lines += [f"{name}: {value}" for name, value in more]
         port = self.envoy.port("mcp/eg/https")
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -132,7 +132,7 @@ def test_a_token_is_asked_for_as_by_our_own_envoy(plane: GatewayPlane) -> None:
     """The challenge of a refusal reaches the client: status and WWW-Authenticate."""
     sent = f"POST /files HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     port = plane.envoy.port("mcp/eg/https")
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(sent.encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
 

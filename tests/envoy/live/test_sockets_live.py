@@ -19,7 +19,7 @@ from authz.core.answers import UpstreamChanges as Changes
 from tests.support import edge
 from tests.support.gateway import GOOD, running_gateway
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _HEADERS = (
     GOOD,
     ("content-type", "application/json"),

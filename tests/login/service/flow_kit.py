@@ -302,7 +302,7 @@ class Flow:
 async def flow(valkey: ValkeyServer) -> AsyncIterator[Flow]:
     """Make the parts, on a deployment of their own."""
     deployment = f"test-{uuid.uuid4().hex}"
-    ledger = RedisLedger(RedisOptions(valkey.url, deployment=deployment, timeout=5.0))
+    ledger = RedisLedger(RedisOptions(valkey.url, deployment=deployment, timeout=20.0))
     schedule = Schedule()
     authelia = FakeAuthelia(schedule)
 

@@ -18,7 +18,10 @@ def test_a_code_is_taken_once(store: ValkeyServer) -> None:
     """However many come at the same moment, and not after its minute; no name stands there."""
 
     async def play() -> None:
-        redis, now = RedisLedger(RedisOptions(store.url, deployment="page-codes")), [0.0]
+        redis, now = (
+            RedisLedger(RedisOptions(store.url, deployment="page-codes", timeout=20)),
+            [0.0],
+        )
         try:
             sealer = Sealer(["k" * 32], lambda: now[0])
             codes = PageCodes(redis.command, RedisKeys("page-codes"), sealer)
@@ -41,7 +44,7 @@ def test_a_code_that_nobody_was_given_leaves_nothing(store: ValkeyServer) -> Non
     """Strangers may make up codes without an end: Redis holds none of them."""
 
     async def play() -> None:
-        redis = RedisLedger(RedisOptions(store.url, deployment="made-up-codes"))
+        redis = RedisLedger(RedisOptions(store.url, deployment="made-up-codes", timeout=20))
         try:
             sealer = Sealer(["k" * 32], lambda: 0.0)
             codes = PageCodes(redis.command, RedisKeys("made-up-codes"), sealer)

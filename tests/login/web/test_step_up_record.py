@@ -30,7 +30,7 @@ def test_record() -> None:
     """Recorded, asked for, too old for a strict rule, of nobody else, ended: each as it must be."""
 
     async def live(url: str) -> None:
-        ledger = RedisLedger(RedisOptions(url))
+        ledger = RedisLedger(RedisOptions(url, timeout=20))
         try:
             seconds, _ = await ledger.command("TIME")
             await ledger.record_step_up(KEY, Method.TOTP, int(seconds) - 100, LIFETIME)
