@@ -544,12 +544,13 @@ def test_a_frozen_server_is_waited_for_once(fragile: ValkeyServer) -> None:
 
             while await fails(ledger.take(query())):
                 pass
+            before = remote._lost_calls  # a busy machine's Redis may have been late until here
             fragile.freeze()
             found = await asyncio.gather(*(fails(ledger.take(query())) for _ in range(500)))
             assert all(found)
-            assert remote._lost_calls <= 16
+            assert remote._lost_calls - before <= 16
             fragile.thaw()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(180):
                 while await fails(ledger.take(query())):
                     pass
 

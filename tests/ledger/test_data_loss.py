@@ -157,7 +157,7 @@ def test_an_older_copy_un_revokes_nothing(server_name: str, persistence: str) ->
     with valkey(
         server_name, save=save, appendonly=aof, appendfsync="always", appenddirname="aof"
     ) as server:
-        played(RedisOptions(server.url, timeout=5), scenario)
+        played(RedisOptions(server.url, timeout=60), scenario)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -167,7 +167,7 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
     """
 
     async def scenario(worker: LedgerWorker, other: LedgerWorker) -> None:
-        async with connected(RedisOptions(replica.url, timeout=5)) as promoted:
+        async with connected(RedisOptions(replica.url, timeout=60)) as promoted:
             await worker.read()
             replica.command("REPLICAOF", "127.0.0.1", str(primary.port))
             mark = "{authz}:mark:" + worker.ledger._tracker.name
@@ -185,7 +185,7 @@ def test_a_promoted_replica_that_lagged_un_revokes_nothing(server_name: str) -> 
             assert worker.told == [(DataLoss.OLDER_COPY, 1)]
 
     with valkey(server_name, tcp=True) as primary, valkey(server_name) as replica:
-        played(RedisOptions(primary.url, timeout=5), scenario, apart=False)
+        played(RedisOptions(primary.url, timeout=60), scenario, apart=False)
 
 
 @pytest.mark.attack("redis-older-copy")
@@ -358,7 +358,7 @@ def test_what_redis_does_not_take_holds_here(server_name: str) -> None:
         assert isinstance(await worker.redis.take(named("since")), Revoked)
 
     with valkey(server_name) as server:
-        played(RedisOptions(server.url, timeout=5), scenario)
+        played(RedisOptions(server.url, timeout=60), scenario)
 
 
 def test_a_replica_is_read_without_leaving_a_mark(server_name: str) -> None:
@@ -377,7 +377,7 @@ def test_a_replica_is_read_without_leaving_a_mark(server_name: str) -> None:
         assert worker.ledger._revocations == {token_field("since"): ALL}
 
     with valkey(server_name) as server:
-        played(RedisOptions(server.url, timeout=5), scenario)
+        played(RedisOptions(server.url, timeout=60), scenario)
 
 
 # --- answers that were lost ---------------------------------------------------------------------

@@ -35,8 +35,8 @@ from authz.setup import certificates
 from tests.ledger.queries import DAY, connected, left, patient, query, take
 from tests.support.valkey import ValkeyServer, valkey
 
-FOREVER = 30.0  # what no test takes, however busy the machine
-SOON = 8.0  # what no fault takes: a hundred time-outs
+FOREVER = 180.0  # what no test takes, however busy the machine
+SOON = 60.0  # what no fault takes: a thousand time-outs
 
 
 def impatient(server: ValkeyServer, deployment: str = "authz") -> RedisOptions:
@@ -366,10 +366,11 @@ def test_a_frozen_server(fragile: ValkeyServer) -> None:
     async def run() -> None:
         async with connected(impatient(fragile)) as ledger:
             await recovers(ledger)
+            before = ledger._lost_calls  # a busy machine's Redis may have been late until here
             fragile.freeze()
             assert all(await asyncio.gather(*(refuses(ledger) for _ in range(200))))
             # Those who waited for a connection did not each wait for a time-out of their own.
-            assert ledger._lost_calls <= 16
+            assert ledger._lost_calls - before <= 16
             assert await refuses(ledger)
             fragile.thaw()
             await recovers(ledger)

@@ -76,11 +76,12 @@ def test_a_primary_that_is_gone(service: WatchedService, how: str) -> None:
             if how == "frozen":
                 old.thaw()
                 # It takes itself for the primary still, for some seconds, and nobody asks it.
-                await found.until(lambda: role(old) == "master")
+                await found.until(lambda: role(old) != "")
                 held = used(old)
                 await found.until_redis(200)
+                later = used(old)
                 if role(old) == "master":  # on a slow machine it may have become a replica
-                    assert used(old) == held
+                    assert later == held
         assert set(found.said()) <= ANSWERS
 
     asyncio.run(run())
@@ -90,7 +91,7 @@ def role(server: ValkeyServer) -> str:
     """Return what it takes itself for; nothing where it closes connections just then."""
     try:
         return str(server.command("INFO", "replication")["role"])
-    except redis.ConnectionError:
+    except redis.RedisError:
         return ""
 
 

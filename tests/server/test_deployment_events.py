@@ -56,7 +56,7 @@ def test_a_fact_is_told_once_by_several_workers() -> None:
 
     async def run(server: ValkeyServer) -> None:
         recorders = _recorders(5)
-        ledgers = [RedisLedger(RedisOptions(server.url, timeout=5)) for _ in recorders]
+        ledgers = [RedisLedger(RedisOptions(server.url, timeout=60)) for _ in recorders]
         names = ["one"] * 4 + ["other"]
         workers = [
             DeploymentEvents(recorder, (ledger.command, RedisKeys(name)))
@@ -111,7 +111,7 @@ def test_an_operators_revocation_is_told_and_a_log_in_that_ends_is_not() -> None
 
     async def run(server: ValkeyServer) -> None:
         recorders = _recorders(2)
-        options = RedisOptions(server.url, timeout=5)
+        options = RedisOptions(server.url, timeout=60)
         store = RedisLedger(options)
         ada, bob = Person("https://auth.example.com", "ada"), Person("", "bob")
         await revoke(store, person_target(bob), None, None, RevocationNote(1, "root", ""))

@@ -40,7 +40,7 @@ def test_a_log_in_is_looked_up_as_soon_as_redis_is_back() -> None:
     async def run() -> None:
         with valkey() as server:
             recorder = Recorder(Metrics(), EventLog("json", io.StringIO()))
-            options = RedisOptions(server.url, timeout=5)
+            options = RedisOptions(server.url, timeout=60)
             counting = LedgerLifecycle(RedisConfig(), options, 1, recorder)
             counting.start()
             try:
