@@ -26,7 +26,7 @@ from authz_demo.loopback import LoopbackNetwork
 from authz_demo.person import BrowserUser
 
 _BROWSER: Final = '#!/bin/sh\nprintf "%s\\n" "$1" >> "$AUTHZ_OPENED"\n'
-PATIENCE: Final = 20.0
+PATIENCE: Final = 120.0
 
 
 class HangingError(Exception):
@@ -147,7 +147,7 @@ class Driver:
             came = self._log_in(url)
             if came.startswith("http://"):
                 try:
-                    httpx.get(came, trust_env=False, timeout=10)
+                    httpx.get(came, trust_env=False, timeout=60)
                 except httpx.HTTPError as error:
                     self.pages.append(f"the client's own callback: {error!r}")
 

@@ -115,7 +115,7 @@ async def suite(*arguments: str, authority: Path | None = None, folder: Path) ->
         env=env,
         cwd=folder.parent,
     )
-    await asyncio.wait_for(process.wait(), 180)
+    await asyncio.wait_for(process.wait(), 600)
     return checks(folder)
 
 
@@ -147,7 +147,7 @@ async def authorization(
                 came = await person.log_in(browser, line.decode("ascii").strip(), FORMS)
                 async with httpx.AsyncClient(trust_env=False) as own:
                     await own.get(came)
-        await asyncio.wait_for(process.wait(), 180)
+        await asyncio.wait_for(process.wait(), 600)
     return checks(folder)
 
 

@@ -70,7 +70,7 @@ class Visit:
         if server not in self._drivers:
             self._drivers[server] = self._start(server)
             try:
-                self._connected[server] = self._drivers[server].do("connect", patience=60)
+                self._connected[server] = self._drivers[server].do("connect", patience=300)
             except HangingError as error:
                 self._connected[server] = {"error": str(error)}
         if not self._connected[server].get("ok"):
@@ -79,7 +79,7 @@ class Visit:
         if server in self._ended:
             # As an application does that notices that its session is over.
             self._ended.discard(server)
-            self._drivers[server].do("connect", patience=60)
+            self._drivers[server].do("connect", patience=300)
         return self._drivers[server]
 
     def begin_again(self) -> None:
@@ -236,7 +236,7 @@ def away(visit: Visit) -> Outcome:
     if not _has(after, "here") and "hangs" not in during:
         again = told(after)
         try:
-            visit.at("away").do("connect", patience=60)
+            visit.at("away").do("connect", patience=300)
             after = visit.call("away", "echo", text="here")
         except HangingError as error:
             after = {"error": str(error)}

@@ -160,6 +160,7 @@ def everything() -> Iterator[Running]:
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
+        stack.callback(loop.close)
         stack.callback(thread.join)
         stack.callback(loop.call_soon_threadsafe, loop.stop)
         store, ledger = RecordStore(), MemoryLedger(time.time)
