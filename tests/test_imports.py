@@ -44,12 +44,13 @@ def loaded(code: str) -> set[str]:
         ("import authz.cli.check_config", CONFIGURATION),
         ("import authz.cli.status", CONFIGURATION),
         ("import authz.server.pyvoy_host", WORKER),
-        ("import authz.server.grpcio_worker", WORKER | {"grpc"}),
+        ("import authz.server.worker_program", WORKER),
+        ("import authz.server.http2_transport, authz.server.worker_program", WORKER),
         ("import authz.login.main", WORKER | {"authlib", "jinja2", "starlette", "uvicorn"}),
     ],
     ids=[
         *("--help", "watcher of serve", "up", "check-config", "status"),
-        *("worker in Envoy", "worker on grpcio", "pages"),
+        *("worker in Envoy", "worker", "worker on ngh2", "pages"),
     ],
 )
 def test_a_program_holds_these_libraries(code: str, expected: frozenset[str]) -> None:

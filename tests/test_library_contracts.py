@@ -20,12 +20,13 @@ ROOT = Path(__file__).parents[1]
 def requirements() -> Mapping[str, str]:
     """Return what pyproject.toml asks for, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    every = [*project["dependencies"], *project["optional-dependencies"]["fast"]]
+    extras = project["optional-dependencies"]
+    every = [*project["dependencies"], *extras["fast"], *extras["pyvoy"]]
     names = (line.partition(">=")[0].partition("[")[0] for line in every)
     return dict(zip(names, every, strict=True))
 
 
-@pytest.mark.parametrize("name", ["hiredis", "redis", "pyvoy", "find-libpython"])
+@pytest.mark.parametrize("name", ["hiredis", "redis", "ngh2", "pyvoy", "find-libpython"])
 def test_the_next_major_version_is_not_taken(name: str) -> None:
     """Each has an upper bound: what is named below may change with a major version."""
     assert "<" in requirements()[name]

@@ -624,10 +624,10 @@ class ServiceConfig(Section):
         "Envoy's health checks (every second, twice) send its requests elsewhere first.",
         "3s",
     )
-    transport: Literal["auto", "grpcio", "pyvoy"] = field(
-        "What carries Check: `pyvoy` (an Envoy around the service; much cheaper per request; "
-        "the extra `fast`, Linux with glibc), `grpcio` (anywhere), or `auto`: the first where "
-        "it runs.",
+    transport: Literal["auto", "ngh2", "pyvoy", "grpcio"] = field(
+        "What carries Check: `ngh2` (the extra `fast`), `pyvoy` (an Envoy around the service; the "
+        "extra `pyvoy`, Linux with glibc), `grpcio` (anywhere; much dearer per request), or "
+        "`auto`: the first of them that is installed and runs.",
         "auto",
     )
     watch_config: StrictBool = field(

@@ -23,7 +23,7 @@ from authz.local.state import State
 from authz.local.worker import EmbeddedWorker
 from authz.process.service import ServiceSpec
 from authz.process.supervisor import StartError
-from authz.server import pyvoy
+from authz.server.transports import choose_program
 from authz.server.watcher import TRANSPORT_FAULT
 from authz.server.worker_control import GRACE, WorkerSettings
 
@@ -137,12 +137,14 @@ class Deployment:
         # It makes its sockets as wide as this process's umask leaves them.
         umask = os.umask(_PRIVATE)
         try:
-            argv, environment = pyvoy.command(settings, _path())
+            program = choose_program(config.service.transport, settings, _path())
         except StartError:
             return None
         finally:
             os.umask(umask)
-        return EmbeddedWorker(settings, tuple(argv), environment, config.telemetry.log)
+        if program.passed_over:
+            return None  # `authz serve` tells why
+        return EmbeddedWorker(settings, program.argv, program.environment, config.telemetry.log)
 
     def _summary(self) -> str:
         """Return where everything is, for people."""

@@ -11,8 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from authz.core.answers import TRACEPARENT
-from authz.envoy import codec, list_codec
+from authz.envoy import codec
 from authz.server.framing import (
     CANCELLED,
     INTERNAL,
@@ -26,6 +25,20 @@ from authz.server.framing import (
     read_message,
     take_message,
 )
+from authz.server.grpc_calls import (
+    CHECK,
+    CHECK_OVERHEAD,
+    CONTENT_TYPE,
+    HEALTH_CHECK,
+    HEALTH_WATCH,
+    MAX_HEALTH,
+    MAX_PART,
+    PROCESS,
+    CheckBytes,
+    TracedCheck,
+    is_grpc,
+    traceparent,
+)
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory, ResponseProcessor
 
@@ -33,26 +46,10 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Receive, Send], Awaitable[None]]
-CheckBytes = Callable[[bytes], Awaitable[bytes]]
-# The same, with what the call's metadata says of Envoy's span.
-TracedCheck = Callable[[bytes, str], Awaitable[bytes]]
-
-# An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
-_FRAME: Final = 64 * 1024
-# What Envoy passes on of a response at a time is less.
-_PART: Final = 1 << 20
-# A HealthCheckRequest names a service.
-_HEALTH: Final = 1024
-_CHECK: Final = f"/{codec.AUTHORIZATION}/Check"
-_PROCESS: Final = f"/{list_codec.PROCESSOR}/Process"
-_TRACEPARENT: Final = TRACEPARENT.encode()
-_KIND: Final = (b"content-type", b"application/grpc")
-_KINDS: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
-
 _START: Final[Mapping[str, Any]] = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [_KIND],
+    "headers": [CONTENT_TYPE],
     "trailers": True,
 }
 _END: Final[Mapping[str, Any]] = {
@@ -86,29 +83,29 @@ class AsgiTransport:
         self._traced = traced
         self._process = process
         self._health = health
-        self._longest = max_body + _FRAME
+        self._longest = max_body + CHECK_OVERHEAD
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._methods: Mapping[str, Handler] = {
-            _CHECK: partial(self._on_check, check),
-            f"/{codec.HEALTH}/Check": self._on_health,
-            f"/{codec.HEALTH}/Watch": self._on_watch,
-            _PROCESS: partial(self._on_process, ""),
+            CHECK: partial(self._on_check, check),
+            HEALTH_CHECK: self._on_health,
+            HEALTH_WATCH: self._on_watch,
+            PROCESS: partial(self._on_process, ""),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3.0, with http.response.trailers)."""
         method = self._methods.get(scope["path"])
-        if scope["method"] != "POST" or not _is_grpc(scope["headers"]):
+        if scope["method"] != "POST" or not is_grpc(scope["headers"]):
             await _refuse_http(send)
         elif method is None:
             await refuse(send, UNIMPLEMENTED)
-        elif self._traced is not None and scope["path"] == _CHECK:
+        elif self._traced is not None and scope["path"] == CHECK:
             await self._guard(self._traced_handler(scope, self._traced), receive, send)
-        elif scope["path"] == _PROCESS:
-            traceparent = _traceparent(scope["headers"])
-            await self._guard(partial(self._on_process, traceparent), receive, send)
+        elif scope["path"] == PROCESS:
+            handler = partial(self._on_process, traceparent(scope["headers"]))
+            await self._guard(handler, receive, send)
         else:
             await self._guard(method, receive, send)
 
@@ -146,15 +143,15 @@ class AsgiTransport:
                 self._idle.set()
 
     def _traced_handler(self, scope: Scope, traced: TracedCheck) -> Handler:
-        traceparent = _traceparent(scope["headers"])
+        said = traceparent(scope["headers"])
 
         def decide(raw: bytes) -> Awaitable[bytes]:
-            return traced(raw, traceparent)
+            return traced(raw, said)
 
         return partial(self._on_check, decide)
 
-    async def _on_process(self, traceparent: str, receive: Receive, send: Send) -> None:
-        processing = None if self._process is None else self._process(traceparent)
+    async def _on_process(self, traced_by: str, receive: Receive, send: Send) -> None:
+        processing = None if self._process is None else self._process(traced_by)
         if processing is None:
             raise FrameError(UNIMPLEMENTED)
         status, gone = INTERNAL, None
@@ -175,12 +172,12 @@ class AsgiTransport:
             raise gone
 
     async def _on_health(self, receive: Receive, send: Send) -> None:
-        await _message(receive, _HEALTH)
+        await _message(receive, MAX_HEALTH)
         await _reply(send, frame(codec.encode_health(serving=self._health.ready)))
 
     async def _on_watch(self, receive: Receive, send: Send) -> None:
         """Tell readiness now and whenever it changes, as long as the caller listens."""
-        await _message(receive, _HEALTH)
+        await _message(receive, MAX_HEALTH)
         telling = asyncio.create_task(self._tell(send))
         gone = asyncio.create_task(_gone(receive))
         ended: asyncio.CancelledError | None = None
@@ -205,16 +202,6 @@ class AsgiTransport:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
-
-
-def _is_grpc(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"content-type" and value in _KINDS for name, value in headers)
-
-
-def _traceparent(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the one header `traceparent`; empty where there is none, or several."""
-    said = [value for name, value in headers if name == _TRACEPARENT]
-    return said[0].decode("latin-1") if len(said) == 1 else ""
 
 
 async def _message(receive: Receive, longest: int) -> bytes:
@@ -253,7 +240,7 @@ async def _answer_parts(processing: ResponseProcessor, receive: Receive, send: S
             return
         held += event.get("body", b"")
         more = bool(event.get("more_body"))
-        while (part := take_message(held, _PART)) is not None:
+        while (part := take_message(held, MAX_PART)) is not None:
             body = frame(await processing.answer(part))
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -280,7 +267,7 @@ async def _reply(send: Send, framed: bytes) -> None:
 async def refuse(send: Send, status: int) -> None:
     """Answer with a gRPC status and no message; who has gone away is not told."""
     # Trailers-Only: the status is a header, and nothing follows.
-    headers = [_KIND, (b"grpc-status", b"%d" % status)]
+    headers = [CONTENT_TYPE, (b"grpc-status", b"%d" % status)]
     with suppress(Exception):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

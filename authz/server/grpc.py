@@ -6,16 +6,12 @@ import grpc.aio
 
 from authz.core.answers import TRACEPARENT
 from authz.envoy import codec, list_codec
-from authz.server.asgi import CheckBytes, TracedCheck
+from authz.server.grpc_calls import CHECK_OVERHEAD, MAX_PART, CheckBytes, TracedCheck
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
-# An MCP body of the largest size plus generous headers; what is longer is no CheckRequest.
-_FRAME = 64 * 1024
-# What Envoy passes on of a response at a time is less.
-_LEAST = 1 << 20
 _OPTIONS_KEEPALIVE = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -49,7 +45,7 @@ class GrpcTransport:
         self._traced = traced
         self._process = process
         self._health = health
-        longest = max(max_body + _FRAME, _LEAST)
+        longest = max(max_body + CHECK_OVERHEAD, MAX_PART)
         options = (*_OPTIONS_KEEPALIVE, ("grpc.max_receive_message_length", longest))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._authorization(), self._health_service()))

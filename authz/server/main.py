@@ -81,10 +81,13 @@ def serve(
         try:
             watched, watcher = prepare(worker, config.telemetry.log, wanted)
         except StartError as error:
-            if wanted == "pyvoy":
-                raise OSError(f"the service did not start on pyvoy: {error}") from error
+            if wanted != "auto":
+                raise OSError(f"the service did not start on {wanted}: {error}") from error
             fault = str(error)
         else:
+            if watcher.passed_over:
+                why = watcher.passed_over
+                recorder.event("transport", wanted=wanted, used=watcher.used, why=why)
             recorder.log.flush()
             replace_process(watched, watcher, env)
     if fault is not None:

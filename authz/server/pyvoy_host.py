@@ -9,16 +9,9 @@ from typing import Final
 
 import httpx
 
-from authz.server.asgi import (
-    AsgiTransport,
-    CheckBytes,
-    Receive,
-    Scope,
-    Send,
-    TracedCheck,
-    refuse,
-)
+from authz.server.asgi import AsgiTransport, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
+from authz.server.grpc_calls import CheckBytes, TracedCheck
 from authz.server.health import Health
 from authz.server.processing import ProcessorFactory
 from authz.server.pyvoy import DRAIN

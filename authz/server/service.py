@@ -23,11 +23,11 @@ from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
 from authz.process.ticks import next_tick
 from authz.server.activity_reporter import ActivityReporter, ReportedState
-from authz.server.asgi import CheckBytes, TracedCheck
 from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
+from authz.server.grpc_calls import CheckBytes, TracedCheck
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
 from authz.server.otlp import FLUSH, SERVICE, attach

@@ -1,4 +1,4 @@
-"""The process that stays when `authz serve` runs one worker in an Envoy, and watches it.
+"""The process that stays when `authz serve` runs one worker, and watches it.
 
 `authz serve` reads the configuration and then replaces itself (execve) with this program, which
 imports the standard library and the process layer only: configuration, gRPC and Redis are not kept
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final, NoReturn
 
 from authz.process.supervisor import Failure, StartError
-from authz.server import pyvoy
+from authz.server.transports import choose_program
 from authz.server.worker_control import POLICY, RELOAD, Worker, WorkerPolicy, WorkerSettings
 
 # Why `authz serve` is to run on grpcio, where this program found out.
@@ -36,6 +36,8 @@ class WatcherSettings:
         folder: a folder of our own, with the socket for the admin pages of its Envoy.
         log: `telemetry.log`.
         transport: `service.transport`.
+        used: the transport of this worker.
+        passed_over: why a better transport is not there; empty where none is better.
     """
 
     argv: tuple[str, ...]
@@ -43,6 +45,8 @@ class WatcherSettings:
     folder: str
     log: str
     transport: str
+    used: str
+    passed_over: str
 
 
 class _WatchedWorker(Worker):
@@ -78,12 +82,12 @@ def prepare(
     """Return what to watch, with a folder of its own.
 
     Args:
-        worker: the worker, without a socket for the admin pages of its Envoy.
+        worker: the worker, without a socket for the admin pages of an Envoy around it.
         log: `telemetry.log`.
         transport: `service.transport`.
 
     Raises:
-        StartError: where there is no pyvoy.
+        StartError: where there is no transport that is watched.
         OSError: where no folder can be made.
     """
     from authz.process.run_folder import make_run_folder  # noqa: PLC0415 - not for the watcher
@@ -91,11 +95,20 @@ def prepare(
     folder = make_run_folder()
     worker = replace(worker, admin=f"{folder}/admin.sock")
     try:
-        argv, environment = pyvoy.command(worker)
+        program = choose_program(transport, worker)
     except StartError:
         os.rmdir(folder)  # noqa: PTH106 - as below
         raise
-    return worker, WatcherSettings(tuple(argv), environment, folder, log, transport)
+    watcher = WatcherSettings(
+        program.argv,
+        program.environment,
+        folder,
+        log,
+        transport,
+        program.transport,
+        program.passed_over,
+    )
+    return worker, watcher
 
 
 def replace_process(
@@ -158,7 +171,9 @@ def main() -> int:
         return asyncio.run(watch(WorkerSettings.of(env), watcher, env))
     except StartError as error:
         if watcher.transport != "auto":
-            print(f"authz: the service did not start on pyvoy: {error}", file=sys.stderr)  # noqa: T201 - as the command line does
+            print(  # noqa: T201 - as the command line does
+                f"authz: the service did not start on {watcher.used}: {error}", file=sys.stderr
+            )
             return 1
         command = (sys.executable, "-P", "-m", "authz", *sys.argv[1:])
         os.execve(sys.executable, command, {**env, TRANSPORT_FAULT: str(error)})  # noqa: S606 - no shell

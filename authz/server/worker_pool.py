@@ -25,13 +25,13 @@ from authz.notify.targets import notify_targets
 from authz.process.run_folder import make_run_folder
 from authz.process.supervisor import Failure, StartError
 from authz.process.ticks import next_tick
-from authz.server import pyvoy
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
 from authz.server.health import Health
 from authz.server.metrics_aggregator import MetricsAggregator, WorkerMetrics
 from authz.server.reloader import ConfigReloader
 from authz.server.service import is_compiled
+from authz.server.transports import COMMANDS, Command, candidates
 from authz.server.worker_control import (
     POLICY,
     RELOAD,
@@ -50,17 +50,6 @@ _DIFFERING: Final = 20
 # Seconds between two looks whether a worker is ready, and until one has to be.
 _POLL: Final = 0.05
 _READY: Final = 60.0
-
-# What to run, and what its environment has besides ours.
-Command = Callable[[WorkerSettings], tuple[Sequence[str], Mapping[str, str]]]
-
-
-def _grpcio(_: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
-    # -P: a file in the working folder must not stand in for a module of ours.
-    return (sys.executable, "-P", "-m", "authz.server.grpcio_worker"), {}
-
-
-_COMMANDS: Final[Mapping[str, Command]] = {"pyvoy": pyvoy.command, "grpcio": _grpcio}
 
 
 class PoolWorker(Worker):
@@ -83,7 +72,7 @@ class PoolWorker(Worker):
         super().__init__(settings, env, policy)
         self._notify = notify
         self.metrics = WorkerMetrics(Path(str(settings.status)))
-        self.command: Command = _grpcio
+        self.command: Command = COMMANDS["grpcio"]
         self._recorder = recorder
 
     async def start(self) -> None:
@@ -107,7 +96,7 @@ class PoolWorker(Worker):
             await asyncio.sleep(_POLL)
 
     def _command(self, settings: WorkerSettings) -> tuple[Sequence[str], Mapping[str, str]]:
-        return self.command(settings)
+        return self.command(settings, None)
 
     def _on_notice(self, notice: bytes) -> None:
         # A worker that has gone wrong must not end the supervision of the others.
@@ -240,7 +229,7 @@ class WorkerPool:
         if transport is None:
             return 0
         for one in self._workers:
-            one.command = _COMMANDS[transport]
+            one.command = COMMANDS[transport]
         others = (one.start() for one in self._workers[1:])
         started = await asyncio.gather(*others, return_exceptions=True)
         for problem in started:
@@ -284,21 +273,22 @@ class WorkerPool:
             OSError: where none can be started.
         """
         wanted = self._service.transport
-        names = ("pyvoy", "grpcio") if wanted == "auto" else (wanted,)
-        first, why = self._workers[0], ""
+        names = candidates(wanted)
+        first, missing = self._workers[0], list[str]()
         for name in names:
-            first.command = _COMMANDS[name]
+            first.command = COMMANDS[name]
             try:
                 await first.start()
             except StartError as error:
                 if self._stop.is_set():
                     return None
-                why = str(error)
+                missing.append(f"{name}: {error}")
             else:
                 if name != names[0]:
+                    why = "; ".join(missing)
                     self._recorder.event("transport", wanted=wanted, used=name, why=why)
                 return name
-        raise OSError(f"the service did not start on {names[-1]}: {why}")
+        raise OSError(f"the service did not start: {'; '.join(missing)}")
 
     # --- signals ------------------------------------------------------------------------------
 

@@ -68,13 +68,11 @@ class _Running:
         return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith(name))
 
 
-@pytest.fixture(
-    params=[("grpcio", 1), ("pyvoy", 1), ("grpcio", 2)], ids=["grpcio", "pyvoy", "workers"]
-)
+@pytest.fixture(params=[("grpcio", 1), ("ngh2", 1), ("ngh2", 2)], ids=["grpcio", "ngh2", "workers"])
 def running(request: pytest.FixtureRequest) -> Iterator[_Running]:
     transport, workers = request.param
-    if transport == "pyvoy":
-        pytest.importorskip("pyvoy")
+    if transport != "grpcio":
+        pytest.importorskip(transport)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="f")))
         token = folder / "token"

@@ -7,11 +7,11 @@ import pytest
 from tests.support.service import KeyIssuer, running_issuer
 
 
-@pytest.fixture(params=["grpcio", "pyvoy"])
+@pytest.fixture(params=["ngh2", "pyvoy", "grpcio"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """What holds of a process holds on both."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
+    """What holds of a process holds on each."""
+    if request.param in {"ngh2", "pyvoy"}:
+        pytest.importorskip(request.param)
     return str(request.param)
 
 

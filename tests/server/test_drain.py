@@ -45,10 +45,10 @@ LEFT_OUT = "cluster.authz.outlier_detection.ejections_enforced_total"
 PAUSE = 0.05
 
 
-@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+@pytest.fixture(params=["ngh2", "pyvoy", "grpcio"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
+    if request.param in {"ngh2", "pyvoy"}:
+        pytest.importorskip(request.param)
     return str(request.param)
 
 
@@ -188,7 +188,7 @@ def test_sigterm_of_one_of_two_costs_no_request(issuer: KeyIssuer, transport: st
 def load_runs(least: int) -> None:
     """Do the same with more requests, and print what came of it."""
     with running_issuer() as issuer:
-        for transport in ("grpcio", "pyvoy"):
+        for transport in ("ngh2", "pyvoy", "grpcio"):
             with running_pair(issuer, transport) as (services, edge):
                 one = services[0]
                 _tell(

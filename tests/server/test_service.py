@@ -42,11 +42,11 @@ servers:
 ENV = {"PATH": os.environ["PATH"]}
 
 
-@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+@pytest.fixture(params=["ngh2", "pyvoy", "grpcio"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
-    """What holds of a process holds on both; what some tests share is one for each."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
+    """What holds of a process holds on each; what some tests share is one for each."""
+    if request.param in {"ngh2", "pyvoy"}:
+        pytest.importorskip(request.param)
     return str(request.param)
 
 

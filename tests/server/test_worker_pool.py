@@ -72,11 +72,11 @@ SILENT = 1.0
 Run = Callable[..., AbstractContextManager[ServiceProcess]]
 
 
-@pytest.fixture(params=["grpcio", "pyvoy"], scope="module")
+@pytest.fixture(params=["ngh2", "pyvoy"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
     """Every test of this file runs on both."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
+    if request.param in {"ngh2", "pyvoy"}:
+        pytest.importorskip(request.param)
     return str(request.param)
 
 

@@ -15,6 +15,7 @@ LONGEST: Final = (
     "local/test_up.py",
     "server/test_redis_changes.py",
     "server/test_pyvoy.py",
+    "server/test_transports.py",
     "e2e/test_lists_restart.py",
     "e2e/test_lists.py",
     "login/web/test_pages_chromium.py",

@@ -3,7 +3,8 @@
     python -P tests/support/impatient_serve.py serve -c authz.yaml --check unix:/path \
         --status 127.0.0.1:0
 
-Several workers, or one on pyvoy. What takes ten seconds and more in the product takes three here.
+Several workers, or one that is watched. What takes ten seconds and more in the product takes three
+here.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from authz.telemetry.audit import EventLog
 from authz.telemetry.metrics import Metrics
 from authz.telemetry.recorder import Recorder
 
-# -P: the files beside this one must not stand in for modules of pyvoy.
+# -P: the files beside this one must not stand in for modules of libraries.
 PROGRAM = ("-P", __file__)
 WATCHDOG = Watchdog(interval=0.1, max_missed=30)
 GRACE = 1.0
@@ -49,7 +50,7 @@ def main() -> int:
     async def run() -> int:
         worker = WorkerSettings(str(asked.config), checks[0], (host, int(port)), GRACE)
         if len(checks) == 1:
-            watched, watcher = prepare(worker, "json", "pyvoy")
+            watched, watcher = prepare(worker, "json", service.transport)
             return await watch(watched, watcher, os.environ, POLICY)
         pool = WorkerPool(
             worker, checks, settings, env=os.environ, recorder=recorder, policy=POLICY
