@@ -1,6 +1,6 @@
 """An empty call: each transport around a check that answers at once, the baseline of the others.
 
-python -m bench.empty grpcio|pyvoy SOCKET
+python -m bench.empty grpcio|pyvoy|ngh2 SOCKET
 """
 
 import asyncio
@@ -10,12 +10,16 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import uvloop
+
 from authz.core.answers import UpstreamChanges
 from authz.envoy import codec
 from authz.server.asgi import AsgiTransport, Receive, Scope, Send
 from authz.server.grpc import GrpcTransport
 from authz.server.health import Health
+from authz.server.http2_transport import Http2Transport
 from authz.server.pyvoy import configured
+from authz.server.service import Transport
 
 ALLOW = codec.encode_allow(UpstreamChanges(()))
 _transport: AsgiTransport | None = None
@@ -38,11 +42,15 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await _transport(scope, receive, send)
 
 
-async def grpcio(path: str) -> None:
-    transport = GrpcTransport(check, Health(), max_body=1 << 20)
+async def serve(transport: Transport, path: str) -> None:
     transport.listen(f"unix:{path}")
     await transport.start()
     await asyncio.Event().wait()
+
+
+async def grpcio(path: str) -> None:
+    # grpcio's server belongs to the loop in which it is made.
+    await serve(GrpcTransport(check, Health(), max_body=1 << 20), path)
 
 
 def pyvoy(path: str) -> None:
@@ -63,5 +71,7 @@ def pyvoy(path: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "pyvoy":
         pyvoy(sys.argv[2])
+    elif sys.argv[1] == "ngh2":
+        uvloop.run(serve(Http2Transport(check, Health(), max_body=1 << 20), sys.argv[2]))
     else:
         asyncio.run(grpcio(sys.argv[2]))

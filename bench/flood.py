@@ -223,7 +223,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if sys.argv[1:] else 5
     seconds = float(sys.argv[2]) if sys.argv[2:] else 6
     with tempfile.TemporaryDirectory() as folder, running_issuer() as issuer, valkey() as redis:
-        for transport in ("grpcio", "pyvoy"):
+        for transport in ("grpcio", "ngh2"):
             place = Path(folder) / transport
             place.mkdir()
             text = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)

@@ -1,12 +1,12 @@
 """What a decision costs at a steady load: CPU and switches of each thread, for each request.
 
-The service on pyvoy in each tree, the load and a Redis on this machine; requests are sent at given
-moments, the trees in turns. A switch is a voluntary context switch: a thread waited and was woken.
+The service on each transport in each tree, the load and a Redis on this machine; requests are sent at
+given moments, the cases in turns. A switch is a voluntary context switch: a thread waited and was woken.
 What a thread does while nobody asks is measured first, and taken off.
 
-    python -m bench.steady [--rate N] [--seconds N] [--rounds N] [TREE...]
+    python -m bench.steady [--rate N] [--seconds N] [--rounds N] [--transport NAME]... [TREE...]
 
-With several trees (checkouts), ratios are to the first.
+With several transports (ngh2 alone by default) or trees (checkouts), ratios are to the first case.
 """
 
 import argparse
@@ -65,18 +65,18 @@ def measure(
 
 
 def run(
-    trees: Sequence[Path], rate: float, seconds: float, rounds: int
+    services: Sequence[tuple[Path, str]], rate: float, seconds: float, rounds: int
 ) -> list[dict[tuple[str, str], list[int]]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         issuer = stack.enter_context(running_issuer())
         cases: list[tuple[Load, dict[str, int]]] = []
         message = check_request(request(call("read_file"), authorization=f"Bearer {token()}"))
-        for number, tree in enumerate(trees):
+        for number, (tree, transport) in enumerate(services):
             redis = stack.enter_context(valkey())
             asyncio.run(step_up(redis.url))
             path, socket = folder / f"{number}.yaml", folder / f"{number}.sock"
-            text = CONFIG.format(issuer=issuer.address, redis=redis.url, transport="pyvoy")
+            text = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)
             path.write_text(text)
             command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
             server = stack.enter_context(started_full(command, folder, f"{number}", socket, tree))
@@ -85,7 +85,7 @@ def run(
             assert redis.process is not None
             cases.append((load, {"worker": server.pid, "redis": redis.process.pid}))
             undisturbed(load.run, 500, 8)
-        found: list[dict[tuple[str, str], list[int]]] = [{} for _ in trees]
+        found: list[dict[tuple[str, str], list[int]]] = [{} for _ in services]
         for _ in range(rounds):
             for (load, processes), costs in zip(cases, found, strict=True):
                 for key, cost in undisturbed(
@@ -122,10 +122,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--transport", action="append", metavar="NAME")
     parser.add_argument("trees", nargs="*", type=Path, default=[ROOT])
     chosen = parser.parse_args(arguments)
-    trees = [tree.resolve() for tree in chosen.trees]
-    show(run(trees, chosen.rate, chosen.seconds, chosen.rounds))
+    services = [
+        (tree.resolve(), transport)
+        for tree in chosen.trees
+        for transport in chosen.transport or ["ngh2"]
+    ]
+    show(run(services, chosen.rate, chosen.seconds, chosen.rounds))
     return 0
 
 

@@ -38,7 +38,7 @@ from tests.tokens.token_factory import CLAIMS, rsa_signer
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = f"/{codec.AUTHORIZATION}/Check"
-TRANSPORTS = ("grpcio", "pyvoy")
+TRANSPORTS = ("grpcio", "pyvoy", "ngh2")
 COMPILED = ROOT / "build" / "compiled"
 IN_FLIGHT = 64
 CONFIG = """\
@@ -105,7 +105,7 @@ def started(
 
 
 def worker(pid: int) -> int:
-    """Return the process that serves: the Envoy where there is one."""
+    """Return the process that serves, where another watches it."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0]) if children else pid
 

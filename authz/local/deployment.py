@@ -20,7 +20,7 @@ from authz.local.envoy import ADMIN, STATISTICS, write_files
 from authz.local.running import REDIS_URL, UpSettings, services_of
 from authz.local.services import CHECK, CHECK_ADMIN, PAGES
 from authz.local.state import State
-from authz.local.worker import EmbeddedWorker
+from authz.local.worker import UpWorker
 from authz.process.service import ServiceSpec
 from authz.process.supervisor import StartError
 from authz.server.transports import choose_program
@@ -117,7 +117,7 @@ class Deployment:
         others, quiet = self.extras.services, self.extras.quiet
         return services_of(running, self.state, self.env, others=others, quiet=quiet)
 
-    def _worker(self) -> EmbeddedWorker | None:
+    def _worker(self) -> UpWorker | None:
         """Return the worker that is run without `authz serve`; None where that has to decide."""
         config, state = self.settings.config, self.state
         alone = config.service.workers == 1
@@ -144,7 +144,7 @@ class Deployment:
             os.umask(umask)
         if program.passed_over:
             return None  # `authz serve` tells why
-        return EmbeddedWorker(settings, program.argv, program.environment, config.telemetry.log)
+        return UpWorker(settings, program.argv, program.environment, config.telemetry.log)
 
     def _summary(self) -> str:
         """Return where everything is, for people."""

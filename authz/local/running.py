@@ -21,7 +21,7 @@ from authz.local.envoy import envoy_service
 from authz.local.services import check_service, pages_service
 from authz.local.state import FAILED, SetupError, State
 from authz.local.valkey import valkey
-from authz.local.worker import EmbeddedWorker, WorkerStarter
+from authz.local.worker import UpWorker, WorkerStarter
 from authz.process.child import killed_with_parent
 from authz.process.group import (
     STOPPED,
@@ -75,7 +75,7 @@ class UpSettings:
     edge: str
     patient: bool
     summary: str
-    worker: EmbeddedWorker | None = None
+    worker: UpWorker | None = None
 
     def to_json(self) -> str:
         """Return the text that `of` reads."""
@@ -85,7 +85,7 @@ class UpSettings:
     def of(cls, text: str) -> Self:
         """Read what `to_json` wrote."""
         said = json.loads(text)
-        worker = said["worker"] and EmbeddedWorker.of_members(said["worker"])
+        worker = said["worker"] and UpWorker.of_members(said["worker"])
         return cls(**{**said, "metrics": Tcp(**said["metrics"]), "worker": worker})
 
 

@@ -1,4 +1,4 @@
-"""The one worker of `authz up`: the service in its Envoy, started, told and watched from here.
+"""The one worker of `authz up`: the service, started, told and watched from here.
 
 `authz serve` would put a process between, and read authz.yaml once more before the worker does. It
 is run where the worker does not start: it says what is wrong, and has another transport.
@@ -22,8 +22,8 @@ from authz.server.worker_control import (
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedWorker:
-    """Describe a worker that is embedded in an Envoy of its own.
+class UpWorker:
+    """Describe the worker.
 
     Attributes:
         settings: its settings; they lack a control socket only.
@@ -51,7 +51,7 @@ class WorkerStarter:
     """
 
     def __init__(
-        self, worker: EmbeddedWorker, env: Mapping[str, str], watchdog: Watchdog = POLICY.watchdog
+        self, worker: UpWorker, env: Mapping[str, str], watchdog: Watchdog = POLICY.watchdog
     ) -> None:
         """Take what to run, the environment, and when a worker is taken to hang."""
         self._worker = worker
@@ -75,7 +75,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        worker: EmbeddedWorker,
+        worker: UpWorker,
         env: Mapping[str, str],
         watchdog: Watchdog,
         on_failure: Callable[[], None],

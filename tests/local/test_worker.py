@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authz.local.worker import EmbeddedWorker, WorkerStarter
+from authz.local.worker import UpWorker, WorkerStarter
 from authz.process.group import STOPPED
 from authz.process.service import ServiceSpec
 from authz.server.worker_control import Watchdog, WorkerSettings
@@ -45,7 +45,7 @@ def spec(stage: ServiceStage, script: str, watchdog: Watchdog = PATIENT) -> Serv
     """Return a service whose `authz serve` is a script that rests, named serve."""
     argv = (sys.executable, "-I", "-S", "-c", PRELUDE + script, str(stage.folder), "a")
     settings = WorkerSettings("/etc/authz.yaml", "unix:/check", ("127.0.0.1", 1), 1.0)
-    worker = EmbeddedWorker(settings, argv, {"A": "b"}, "json")
+    worker = UpWorker(settings, argv, {"A": "b"}, "json")
     serve = (*stage.spec("a").argv[:-1], "serve")
     return stage.spec(
         "a", argv=serve, reloads=True, control=WorkerStarter(worker, os.environ, watchdog)
@@ -128,7 +128,7 @@ def test_a_worker_that_was_well_is_started_again_as_it_was(stage: ServiceStage) 
 def test_settings_travel_as_text() -> None:
     """What JSON makes of a worker is that worker again."""
     settings = WorkerSettings("/etc/authz.yaml", "unix:/check", ("127.0.0.1", 1), 1.0)
-    worker = EmbeddedWorker(settings, ("envoy", "-c"), {"A": "b"}, "text")
+    worker = UpWorker(settings, ("envoy", "-c"), {"A": "b"}, "text")
     said: dict[str, Any] = json.loads(json.dumps(asdict(worker)))
 
-    assert EmbeddedWorker.of_members(said) == worker
+    assert UpWorker.of_members(said) == worker
