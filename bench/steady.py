@@ -1,8 +1,8 @@
 """What a decision costs at a steady load: CPU and switches of each thread, for each request.
 
-The service on each transport in each tree, the load and a Redis on this machine; requests are sent at
-given moments, the cases in turns. A switch is a voluntary context switch: a thread waited and was woken.
-What a thread does while nobody asks is measured first, and taken off.
+The service on each transport in each tree, the load and a Redis on this machine; requests are
+sent at given moments, the cases in turns. A switch is a voluntary context switch: a thread waited
+and was woken. What a thread does while nobody asks is measured first, and taken off.
 
     python -m bench.steady [--rate N] [--seconds N] [--rounds N] [--transport NAME]... [TREE...]
 
