@@ -36,10 +36,10 @@ SEEN: Final = ["read_a", "burn_a"]
 SECRET: Final = b"delete_a"
 
 
-@pytest.fixture(scope="module", params=["ngh2", "pyvoy", "grpcio"])
+@pytest.fixture(scope="module", params=["grpcio", "pyvoy"])
 def shared(request: pytest.FixtureRequest) -> Iterator[ListEdge]:
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
     with running_list_edge(request.param) as edge:
         yield edge
 

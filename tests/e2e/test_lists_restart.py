@@ -58,10 +58,10 @@ def outcome(body: bytes) -> str:
     return str(answer["error"]["data"]["reason"])
 
 
-@pytest.fixture(scope="module", params=["ngh2", "pyvoy"])
+@pytest.fixture(scope="module", params=["grpcio", "pyvoy"])
 def edge(request: pytest.FixtureRequest) -> Iterator[ListEdge]:
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
     with (
         valkey() as redis,
         running_list_edge(request.param, SERVICE, workers=2, redis=redis.url) as running,

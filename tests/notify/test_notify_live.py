@@ -68,11 +68,13 @@ class _Running:
         return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith(name))
 
 
-@pytest.fixture(params=[("grpcio", 1), ("ngh2", 1), ("ngh2", 2)], ids=["grpcio", "ngh2", "workers"])
+@pytest.fixture(
+    params=[("grpcio", 1), ("pyvoy", 1), ("grpcio", 2)], ids=["grpcio", "pyvoy", "workers"]
+)
 def running(request: pytest.FixtureRequest) -> Iterator[_Running]:
     transport, workers = request.param
-    if transport != "grpcio":
-        pytest.importorskip(transport)
+    if transport == "pyvoy":
+        pytest.importorskip("pyvoy")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="f")))
         token = folder / "token"

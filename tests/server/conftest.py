@@ -7,11 +7,11 @@ import pytest
 from tests.support.service import KeyIssuer, running_issuer
 
 
-@pytest.fixture(params=["ngh2", "pyvoy", "grpcio"])
+@pytest.fixture(params=["grpcio", "pyvoy"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """What holds of a process holds on each."""
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
+    """What holds of a process holds on both."""
+    if request.param == "pyvoy":
+        pytest.importorskip("pyvoy")
     return str(request.param)
 
 

@@ -148,10 +148,11 @@ def followed(transport: str, workers: int) -> Iterator[FollowedEdge]:
         yield FollowedEdge(service, envoy, folder / "envoy", first, second, config)
 
 
-@pytest.fixture(params=[("ngh2", 1), ("pyvoy", 2)], scope="module", ids=["one", "two"])
+@pytest.fixture(params=[("pyvoy", 1), ("grpcio", 2)], scope="module", ids=["one", "two"])
 def running(request: pytest.FixtureRequest) -> Iterator[FollowedEdge]:
     transport, workers = request.param
-    pytest.importorskip(transport)
+    if transport == "pyvoy":
+        pytest.importorskip("pyvoy")
     with followed(transport, workers) as found:
         yield found
 
@@ -306,7 +307,7 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
 
 def main(requests: int) -> None:
     """Print what a change costs."""
-    for transport, workers in (("ngh2", 1), ("pyvoy", 2)):
+    for transport, workers in (("pyvoy", 1), ("grpcio", 2)):
         with followed(transport, workers) as running:
             found = during(running, lambda one=running: change(one), requests, 0.0)  # type: ignore[misc]
             told = f"{transport}, {workers} worker(s): {dict(found.good)}, {dict(found.bad)}"

@@ -1,7 +1,8 @@
 """HTTP/2 of our own, against another implementation (h2): every answer is whole, or no OK."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -39,6 +40,8 @@ pytest.importorskip("ngh2")
 from authz.server.http2 import Calls, Http2Connection
 
 MAX_BODY = 1024
+Fields = Mapping[str, bytes]
+NO_FIELDS: Fields = MappingProxyType({})
 TURNS = 20  # of the loop: more than any answer takes
 
 
@@ -99,16 +102,16 @@ class Caller:
         if data:
             self.http2.receive(data)
 
-    def begin(self, path: str = CHECK, *, end: bool = False, **changes: bytes) -> int:
+    def begin(self, path: str = CHECK, more: Fields = NO_FIELDS) -> int:
         number = int(self.client.get_next_available_stream_id())
         fields = {b":method": b"POST", b":path": path.encode(), b":scheme": b"http"}
         fields |= {b":authority": b"authz", b"content-type": b"application/grpc"}
-        fields |= {name.replace("_", "-").encode(): value for name, value in changes.items()}
-        self.client.send_headers(number, list(fields.items()), end_stream=end)
+        fields |= {name.replace("_", "-").encode(): value for name, value in more.items()}
+        self.client.send_headers(number, list(fields.items()))
         return number
 
-    def ask(self, body: bytes, path: str = CHECK, **changes: bytes) -> int:
-        number = self.begin(path, **changes)
+    def ask(self, body: bytes, path: str = CHECK, more: Fields = NO_FIELDS) -> int:
+        number = self.begin(path, more)
         self.client.send_data(number, body, end_stream=True)
         self.flush()
         return number
@@ -165,9 +168,11 @@ def play(scene: Callable[[Caller], Awaitable[None]], of: Calls | None = None) ->
     return asyncio.run(run())
 
 
-def asked(body: bytes, check: CheckBytes = echo, path: str = CHECK, **changes: bytes) -> Caller:
+def asked(
+    body: bytes, check: CheckBytes = echo, path: str = CHECK, more: Fields = NO_FIELDS
+) -> Caller:
     async def scene(caller: Caller) -> None:
-        assert caller.ask(body, path, **changes) == 1
+        assert caller.ask(body, path, more) == 1
 
     return play(scene, calls(check))
 
@@ -223,7 +228,7 @@ def test_a_check_without_an_answer_is_never_ok(failure: Exception | None) -> Non
 )
 def test_what_is_no_grpc_is_no_answer(changes: dict[str, bytes], http: bytes) -> None:
     """Another content type gets 415, and no gRPC status."""
-    caller = asked(frame(b"x"), never, **changes)
+    caller = asked(frame(b"x"), never, more=changes)
 
     assert dict(caller.of(1, ResponseReceived)[0].headers)[b":status"] == http
     assert caller.status(1) is None
@@ -324,8 +329,8 @@ def test_header_fields_are_bounded_for_each_request() -> None:
     """One request with too many, or too long ones, is refused; the others are not touched."""
 
     async def scene(caller: Caller) -> None:
-        many = caller.ask(frame(b"x"), **{f"x{n}": b"y" for n in range(200)})
-        long = caller.ask(frame(b"x"), tracestate=b"y" * 40_000)
+        many = caller.ask(frame(b"x"), more={f"x{n}": b"y" for n in range(200)})
+        long = caller.ask(frame(b"x"), more={"tracestate": b"y" * 40_000})
         fine = caller.ask(frame(b"x"))
         await caller.turn()
         assert caller.status(many) == caller.status(long) == RESOURCE_EXHAUSTED

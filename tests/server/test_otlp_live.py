@@ -131,9 +131,9 @@ def by_http() -> Iterator[Traced]:
 @pytest.fixture(scope="module")
 def by_grpc() -> Iterator[Traced]:
     """Nothing is kept but for a reason; our spans are told to the server, Envoy makes none."""
-    pytest.importorskip("ngh2")
+    pytest.importorskip("pyvoy")
     otlp = "protocol: grpc, sample: 0, propagate: true, keep: {slower_than: 1h}"
-    with grpc_receiver() as receiver, traced(receiver, "ngh2", otlp) as found:
+    with grpc_receiver() as receiver, traced(receiver, "pyvoy", otlp) as found:
         yield found
 
 
