@@ -136,22 +136,32 @@ class Stream:
         number: its stream identifier.
         path: the method that is called.
         longest: bytes of the longest message that it may send.
-        said: the call's `traceparent`.
+        traceparent: of the call; empty where there is none, or several.
         held: what has come and is not read yet.
-        unread: bytes for which the peer has no window back yet.
+        unread: bytes for which the peer has no window back yet; of Process.
         ended: whether the request is whole.
         task: what answers it; None while nothing has to be awaited.
-        wakeup: set where something has come, or has been sent; for Process.
+        wakeup: set where something has come, or has been sent; of Process.
     """
 
-    __slots__ = ("ended", "held", "longest", "number", "path", "said", "task", "unread", "wakeup")
+    __slots__ = (
+        "ended",
+        "held",
+        "longest",
+        "number",
+        "path",
+        "task",
+        "traceparent",
+        "unread",
+        "wakeup",
+    )
 
-    def __init__(self, number: int, path: str, longest: int, said: str) -> None:
+    def __init__(self, number: int, path: str, longest: int, traceparent: str) -> None:
         """Begin without a message."""
         self.number = number
         self.path = path
         self.longest = longest
-        self.said = said
+        self.traceparent = traceparent
         self.held = bytearray()
         self.unread = 0
         self.ended = False
@@ -179,7 +189,7 @@ class Http2Connection:
         self._transport = transport
         self._on_idle = on_idle
         self._streams: dict[int, Stream] = {}
-        self._processing: dict[int, Stream] = {}
+        self._waiting_for_room: list[Stream] = []
         self._held = 0
         self._is_flushing = False
         self._is_paused = False
@@ -242,8 +252,8 @@ class Http2Connection:
     def lost(self) -> None:
         """Forget all requests: the connection is gone."""
         self._is_closed = True
-        for stream in tuple(self._streams.values()):
-            self._forget(stream)
+        for number in tuple(self._streams):
+            self._give_up(number)
 
     def _schedule_flush(self) -> None:
         """Write once for all that is answered in a turn of the loop."""
@@ -266,7 +276,8 @@ class Http2Connection:
             data = b""
         if data:
             self._transport.write(data)
-            for stream in self._processing.values():
+            waiting, self._waiting_for_room = self._waiting_for_room, []
+            for stream in waiting:
                 stream.wakeup.set()
 
     # --- a request ----------------------------------------------------------------------------
@@ -281,15 +292,11 @@ class Http2Connection:
             if event.end_stream:
                 self._on_end(event.stream_id)
         elif isinstance(event, (StreamClosed, StreamReset)):
-            stream = self._streams.get(event.stream_id)
-            if stream is not None:
-                self._forget(stream)
+            self._give_up(event.stream_id)
         elif isinstance(event, TrailersReceived):
             # No caller of gRPC has trailers to send.
             self._reset(event.stream_id)
-            stream = self._streams.get(event.stream_id)
-            if stream is not None:
-                self._forget(stream)
+            self._give_up(event.stream_id)
 
     def _on_request(self, number: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         if len(headers) > _FIELDS or _size(headers) > _FIELD_BYTES:
@@ -305,7 +312,6 @@ class Http2Connection:
         stream = Stream(number, path, longest, traceparent(headers))
         self._streams[number] = stream
         if path == PROCESS:
-            self._processing[number] = stream
             self._begin(stream, self._process(stream))
         return None
 
@@ -355,18 +361,27 @@ class Http2Connection:
         if not self.running:
             self._on_idle()
 
-    def _forget(self, stream: Stream) -> None:
-        """Drop a request, and cancel what answers it."""
-        self._streams.pop(stream.number, None)
-        self._processing.pop(stream.number, None)
+    def _give_up(self, number: int) -> None:
+        """Forget a request that nobody waits for, and cancel what answers it."""
+        stream = self._forget(number)
+        if stream is not None and stream.task is not None:
+            stream.task.cancel()
+
+    def _forget(self, number: int) -> Stream | None:
+        """Forget a request, and return it where it was known; what still comes is not read."""
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return None
         if stream.path != PROCESS:
             self._held -= len(stream.held)
-        if stream.task is not None:
-            stream.task.cancel()
+        # The connection's window is everybody's: what was not read of this one is given back.
+        unread, stream.unread = stream.unread, 0
+        self._acknowledge(number, unread)
+        return stream
 
     def _acknowledge(self, number: int, length: int) -> None:
         """Give the peer its window back."""
-        if length:
+        if length and not self._is_closed:
             self._http2.acknowledge_received_data(length, number)
             self._schedule_flush()
 
@@ -380,7 +395,7 @@ class Http2Connection:
             if calls.traced is None:
                 answer = frame(await calls.check(message))
             else:
-                answer = frame(await calls.traced(message, stream.said))
+                answer = frame(await calls.traced(message, stream.traceparent))
         except asyncio.CancelledError:
             # Nobody waits any more, or the service has no time left.
             status = UNAVAILABLE
@@ -406,7 +421,7 @@ class Http2Connection:
         """Answer part by part; what ends before its response is whole ends with an error."""
         # Made here: a task that is cancelled before it runs has nothing to close.
         make = self._calls.process
-        processing = None if make is None else make(stream.said)
+        processing = None if make is None else make(stream.traceparent)
         if processing is None:
             self._refuse(stream.number, UNIMPLEMENTED)
             return
@@ -432,6 +447,7 @@ class Http2Connection:
             stream.wakeup.clear()
             # Who reads no answers has no further part read, and gets no window for one.
             if self._http2.queued_body_size(stream.number) > _UNSENT:
+                self._waiting_for_room.append(stream)
                 await stream.wakeup.wait()
                 continue
             part = take_message(stream.held, stream.longest)
@@ -476,14 +492,8 @@ class Http2Connection:
         self._finish(number)
 
     def _finish(self, number: int) -> None:
-        """Forget a request that is answered; what still comes of it is not read."""
-        self._processing.pop(number, None)
-        stream = self._streams.pop(number, None)
-        if stream is not None:
-            if stream.path != PROCESS:
-                self._held -= len(stream.held)
-            elif stream.unread:
-                self._acknowledge(number, stream.unread)
+        """Forget a request that is answered, and have the answer sent."""
+        self._forget(number)
         self._schedule_flush()
 
     def _reset(self, number: int) -> None:

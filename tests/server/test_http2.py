@@ -500,6 +500,53 @@ def test_a_caller_that_goes_leaves_no_processor() -> None:
     assert (len(parts.seen), parts.closed) == (1, 1)
 
 
+@pytest.mark.attack("empty-check-response")
+@pytest.mark.parametrize("path", [CHECK, PROCESS])
+def test_what_is_sent_and_reset_at_once_costs_the_others_nothing(path: str) -> None:
+    """A request that is gone when its bytes are read raises nothing; the connection goes on."""
+    parts = Parts(1)
+
+    async def scene(caller: Caller) -> None:
+        number = caller.begin(path)
+        caller.client.send_data(number, frame(b"x"), end_stream=True)
+        caller.client.reset_stream(number)
+        await caller.turn()
+        other = caller.ask(frame(b"other"))
+        await caller.turn()
+        assert caller.body(number) == b""
+        assert caller.status(other) == 0
+
+    play(scene, calls(process=lambda _: parts))
+
+
+def test_responses_that_are_reset_leave_the_window_to_the_others() -> None:
+    """What they sent and nobody read is given back: else a connection that many share stands still
+    once its window, 16 MiB, is used up.
+    """
+
+    class Hanging(Parts):
+        async def answer(self, raw: bytes) -> bytes:
+            await asyncio.Event().wait()
+            return raw
+
+    async def scene(caller: Caller) -> None:
+        for _ in range(40):
+            number = caller.begin(PROCESS)
+            caller.client.send_data(number, frame(b"first"))
+            await caller.turn()
+            for _ in range(32):
+                assert caller.client.local_flow_control_window(number) >= 16_000
+                caller.client.send_data(number, b"x" * 16_000)
+            caller.flush()
+            caller.client.reset_stream(number)
+            await caller.turn()
+        other = caller.ask(frame(b"other"))
+        await caller.turn()
+        assert caller.status(other) == 0
+
+    play(scene, calls(process=lambda _: Hanging(2)))
+
+
 def test_who_reads_no_answers_has_no_further_part_read() -> None:
     """What waits to be sent is bounded: the next part is read when the last answers are gone."""
     parts = Parts(1_000)
