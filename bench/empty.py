@@ -16,6 +16,7 @@ from authz.core.answers import UpstreamChanges
 from authz.envoy import codec
 from authz.server.asgi import AsgiTransport, Receive, Scope, Send
 from authz.server.grpc import GrpcTransport
+from authz.server.grpc_calls import Calls
 from authz.server.health import Health
 from authz.server.http2_transport import Http2Transport
 from authz.server.pyvoy import configured
@@ -29,10 +30,13 @@ async def check(_: bytes) -> bytes:
     return ALLOW
 
 
+CALLS = Calls(check, Health(), max_body=1 << 20)
+
+
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     global _transport  # noqa: PLW0603 - an application by name has no other place
     if scope["type"] == "lifespan":
-        _transport = AsgiTransport(check, Health(), max_body=1 << 20)
+        _transport = AsgiTransport(CALLS)
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -50,7 +54,7 @@ async def serve(transport: Transport, path: str) -> None:
 
 async def grpcio(path: str) -> None:
     # grpcio's server belongs to the loop in which it is made.
-    await serve(GrpcTransport(check, Health(), max_body=1 << 20), path)
+    await serve(GrpcTransport(CALLS), path)
 
 
 def pyvoy(path: str) -> None:
@@ -72,6 +76,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "pyvoy":
         pyvoy(sys.argv[2])
     elif sys.argv[1] == "ngh2":
-        uvloop.run(serve(Http2Transport(check, Health(), max_body=1 << 20), sys.argv[2]))
+        uvloop.run(serve(Http2Transport(CALLS), sys.argv[2]))
     else:
         asyncio.run(grpcio(sys.argv[2]))

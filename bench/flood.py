@@ -29,7 +29,7 @@ from pathlib import Path
 from authz.envoy.pb import external_auth_pb2 as wire
 from bench.load import Load
 from bench.result import Found, compare, show
-from bench.transports import METHOD, allowed, cpu_seconds, worker
+from bench.transports import METHOD, TRANSPORTS, allowed, cpu_seconds, worker
 from tests.support.service import running_issuer, running_service
 from tests.support.valkey import valkey
 from tests.support.values import request, rpc
@@ -223,7 +223,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if sys.argv[1:] else 5
     seconds = float(sys.argv[2]) if sys.argv[2:] else 6
     with tempfile.TemporaryDirectory() as folder, running_issuer() as issuer, valkey() as redis:
-        for transport in ("grpcio", "ngh2"):
+        for transport in TRANSPORTS:
             place = Path(folder) / transport
             place.mkdir()
             text = CONFIG.format(issuer=issuer.address, redis=redis.url, transport=transport)

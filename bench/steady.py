@@ -6,7 +6,7 @@ and was woken. What a thread does while nobody asks is measured first, and taken
 
     python -m bench.steady [--rate N] [--seconds N] [--rounds N] [--transport NAME]... [TREE...]
 
-With several transports (ngh2 alone by default) or trees (checkouts), ratios are to the first case.
+With several transports (pyvoy alone by default) or trees (checkouts), ratios are to the first case.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     services = [
         (tree.resolve(), transport)
         for tree in chosen.trees
-        for transport in chosen.transport or ["ngh2"]
+        for transport in chosen.transport or ["pyvoy"]
     ]
     show(run(services, chosen.rate, chosen.seconds, chosen.rounds))
     return 0
