@@ -7,7 +7,6 @@ not at all; a Unix socket is open to its owner and group alone
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from authz.ledger.redis import RedisOptions
 from authz.login.wiring import LoginServer
 from authz.notify.notifier import Notifier
 from authz.notify.targets import notify_targets
+from authz.process.listening import bind_tcp, bind_unix
 from authz.process.ticks import until_tick
 from authz.server.health import Health
 from authz.server.otlp import FLUSH, attach
@@ -131,27 +131,11 @@ def bound(where: str) -> Iterator[socket.socket]:
     """
     unix = where.startswith("unix:/")
     path = Path(where.removeprefix("unix:"))
-    if unix:
-        found = socket.socket(socket.AF_UNIX)
-        _remove_stale(path)
-        # Between bind and chmod it would be open to everybody: the mask closes that gap.
-        mask = os.umask(_MASK)
-        try:
-            found.bind(str(path))
-        except OSError as error:
-            found.close()
-            raise OSError(f"service.pages: {where}: {error.strerror}") from error
-        finally:
-            os.umask(mask)
-    else:
-        at = read_tcp("--listen", where)
-        found = socket.socket(socket.AF_INET6 if ":" in at.host else socket.AF_INET)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            found.bind((at.host, at.port))
-        except OSError as error:
-            found.close()
-            raise OSError(f"service.pages: {where}: {error.strerror}") from error
+    at = None if unix else read_tcp("--listen", where)
+    try:
+        found = bind_unix(path, _MASK) if at is None else bind_tcp(at.host, at.port)
+    except OSError as error:
+        raise OSError(f"service.pages: {where}: {error.strerror}") from error
     try:
         yield found
     finally:
@@ -320,17 +304,6 @@ def _options(settings: Settings, env: Mapping[str, str]) -> RedisOptions:
             " with `authz up`"
         )
     return options
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody answers at, and nothing else."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
 
 
 def _shown(where: str, listener: socket.socket) -> str:

@@ -34,13 +34,13 @@ from authz.server.grpc_calls import (
     MAX_HEALTH,
     MAX_PART,
     PROCESS,
+    Calls,
     CheckBytes,
     TracedCheck,
     is_grpc,
     traceparent,
 )
-from authz.server.health import Health
-from authz.server.processing import ProcessorFactory, ResponseProcessor
+from authz.server.processing import ResponseProcessor
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -62,33 +62,17 @@ _END: Final[Mapping[str, Any]] = {
 class AsgiTransport:
     """Serve a check as an ASGI application."""
 
-    def __init__(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None = None,
-        traced: TracedCheck | None = None,
-    ) -> None:
-        """Take what to serve; the server around it calls it for every request.
-
-        Args:
-            check: what answers Check.
-            health: what answers probes.
-            max_body: the longest body of a request, in bytes.
-            process: what filters responses; None for nothing.
-            traced: in place of `check`, where traces are recorded; gets the call's `traceparent`.
-        """
-        self._traced = traced
-        self._process = process
-        self._health = health
-        self._longest = max_body + CHECK_OVERHEAD
+    def __init__(self, calls: Calls) -> None:
+        """Take what to serve; the server around it calls it for every request."""
+        self._traced = calls.traced
+        self._process = calls.process
+        self._health = calls.health
+        self._longest = calls.max_body + CHECK_OVERHEAD
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._methods: Mapping[str, Handler] = {
-            CHECK: partial(self._on_check, check),
+            CHECK: partial(self._on_check, calls.check),
             HEALTH_CHECK: self._on_health,
             HEALTH_WATCH: self._on_watch,
             PROCESS: partial(self._on_process, ""),

@@ -6,9 +6,7 @@ import grpc.aio
 
 from authz.core.answers import TRACEPARENT
 from authz.envoy import codec, list_codec
-from authz.server.grpc_calls import CHECK_OVERHEAD, MAX_PART, CheckBytes, TracedCheck
-from authz.server.health import Health
-from authz.server.processing import ProcessorFactory
+from authz.server.grpc_calls import CHECK_OVERHEAD, MAX_PART, Calls
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -23,33 +21,17 @@ class GrpcTransport:
 
     name = "grpcio"
 
-    def __init__(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None = None,
-        traced: TracedCheck | None = None,
-    ) -> None:
-        """Register the services; nothing listens yet.
-
-        Args:
-            check: what answers Check.
-            health: what answers probes.
-            max_body: the longest body of a request, in bytes.
-            process: what filters responses; None for nothing.
-            traced: in place of `check`, where traces are recorded.
-        """
-        self._check = check
-        self._traced = traced
-        self._process = process
-        self._health = health
-        longest = max(max_body + CHECK_OVERHEAD, MAX_PART)
+    def __init__(self, calls: Calls) -> None:
+        """Register the services; nothing listens yet."""
+        self._check = calls.check
+        self._traced = calls.traced
+        self._process = calls.process
+        self._health = calls.health
+        longest = max(calls.max_body + CHECK_OVERHEAD, MAX_PART)
         options = (*_OPTIONS_KEEPALIVE, ("grpc.max_receive_message_length", longest))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._authorization(), self._health_service()))
-        if process is not None:
+        if calls.process is not None:
             self._server.add_generic_rpc_handlers((self._processor(),))
 
     def _authorization(self) -> grpc.GenericRpcHandler:

@@ -1,10 +1,13 @@
 """What the gRPC calls of a transport of our own are, whatever carries their bytes."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from authz.core.answers import TRACEPARENT
 from authz.envoy import codec, list_codec
+from authz.server.health import Health
+from authz.server.processing import ProcessorFactory
 
 CheckBytes = Callable[[bytes], Awaitable[bytes]]
 # The same, with what the call's metadata says of Envoy's span.
@@ -26,6 +29,25 @@ MAX_HEALTH: Final = 1024
 CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _TRACEPARENT: Final = TRACEPARENT.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Hold what answers the calls, for a transport to serve.
+
+    Attributes:
+        check: what answers Check.
+        health: what answers probes.
+        max_body: the longest body of a request, in bytes.
+        process: what filters responses; None for nothing.
+        traced: in place of `check`, where traces are recorded; gets the call's `traceparent`.
+    """
+
+    check: CheckBytes
+    health: Health
+    max_body: int
+    process: ProcessorFactory | None = None
+    traced: TracedCheck | None = None
 
 
 def is_grpc(headers: HeaderFields) -> bool:

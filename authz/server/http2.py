@@ -10,7 +10,6 @@ to Envoy an empty CheckResponse with the status OK is an Allow.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ngh2 import (
@@ -50,13 +49,11 @@ from authz.server.grpc_calls import (
     MAX_HEALTH,
     MAX_PART,
     PROCESS,
-    CheckBytes,
-    TracedCheck,
+    Calls,
     is_grpc,
     traceparent,
 )
-from authz.server.health import Health
-from authz.server.processing import ProcessorFactory, ResponseProcessor
+from authz.server.processing import ResponseProcessor
 
 # Requests at once on a connection; Envoy's own bound is lower, by its circuit breakers.
 _STREAMS: Final = 10_000
@@ -84,25 +81,6 @@ _CONFIGURATION: Final = Configuration(
     max_inbound_header_count=2_000,
     max_inbound_header_list_size=1 << 20,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """Hold what answers the calls.
-
-    Attributes:
-        check: what answers Check.
-        health: what answers probes.
-        max_body: the longest body of a request, in bytes.
-        process: what filters responses; None for nothing.
-        traced: in place of `check`, where traces are recorded; gets the call's `traceparent`.
-    """
-
-    check: CheckBytes
-    health: Health
-    max_body: int
-    process: ProcessorFactory | None = None
-    traced: TracedCheck | None = None
 
 
 class ByteTransport(Protocol):

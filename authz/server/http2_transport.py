@@ -2,16 +2,14 @@
 
 import asyncio
 import socket
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
-from authz.server.grpc_calls import CheckBytes, TracedCheck
-from authz.server.health import Health
-from authz.server.http2 import Calls, Http2Connection
-from authz.server.processing import ProcessorFactory
+from authz.process.listening import bind_tcp, bind_unix
+from authz.server.grpc_calls import Calls
+from authz.server.http2 import Http2Connection
 
 # Connections at once; Envoy has a few for each of its threads.
 _CONNECTIONS: Final = 1_024
@@ -36,17 +34,9 @@ class Http2Transport:
 
     name = "ngh2"
 
-    def __init__(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None = None,
-        traced: TracedCheck | None = None,
-    ) -> None:
-        """Take what to serve; nothing listens yet. Arguments as of `Calls`."""
-        self._calls = Calls(check, health, max_body, process, traced)
+    def __init__(self, calls: Calls) -> None:
+        """Take what to serve; nothing listens yet."""
+        self._calls = calls
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._path = ""
@@ -63,12 +53,14 @@ class Http2Transport:
         try:
             if address.startswith("unix:"):
                 self._path = address.removeprefix("unix:")
-                self._socket = _bind_unix(self._path)
+                self._socket = bind_unix(Path(self._path))
                 return 0
             host, _, port = address.rpartition(":")
-            self._socket = _bind_tcp(host.strip("[]"), int(port))
+            self._socket = bind_tcp(host.strip("[]"), int(port))
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {error.strerror}") from error
+        for level, option, value in _KEEPALIVE:
+            self._socket.setsockopt(level, option, value)  # connections inherit it
         return cast("int", self._socket.getsockname()[1])
 
     async def start(self) -> None:
@@ -179,47 +171,3 @@ def _remove(path: str) -> None:
     if path:
         with suppress(OSError):
             Path(path).unlink()
-
-
-def _bind_tcp(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for level, option, value in _KEEPALIVE:
-            bound.setsockopt(level, option, value)  # connections inherit it
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _bind_unix(path: str) -> socket.socket:
-    """Bind a socket file, in place of one that nobody listens on any more.
-
-    Raises:
-        OSError: where somebody does, or another file is there.
-    """
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(Path(path).stat().st_mode) and not _is_answered(path):
-            Path(path).unlink()
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(path)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _is_answered(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True  # its queue is full
-        except OSError:
-            return False
-    return True

@@ -11,9 +11,7 @@ import httpx
 
 from authz.server.asgi import AsgiTransport, Receive, Scope, Send, refuse
 from authz.server.framing import UNAVAILABLE
-from authz.server.grpc_calls import CheckBytes, TracedCheck
-from authz.server.health import Health
-from authz.server.processing import ProcessorFactory
+from authz.server.grpc_calls import Calls
 from authz.server.pyvoy import DRAIN
 from authz.server.service import Service
 from authz.server.worker_ipc import WorkerChannel
@@ -30,17 +28,8 @@ class _Transport(AsgiTransport):
 
     name = "pyvoy"
 
-    def __init__(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None,
-        traced: TracedCheck | None,
-        admin: str,
-    ) -> None:
-        super().__init__(check, health, max_body=max_body, process=process, traced=traced)
+    def __init__(self, calls: Calls, admin: str) -> None:
+        super().__init__(calls)
         self._admin = admin
         self._address = ""
 
@@ -118,19 +107,8 @@ class EmbeddedApp:
         self._channel.stop_listening()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _make_transport(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None = None,
-        traced: TracedCheck | None = None,
-    ) -> _Transport:
-        admin = self._channel.settings.admin
-        self._transport = _Transport(
-            check, health, max_body=max_body, process=process, traced=traced, admin=admin
-        )
+    def _make_transport(self, calls: Calls) -> _Transport:
+        self._transport = _Transport(calls, self._channel.settings.admin)
         return self._transport
 
     async def _run(self, service: Service) -> None:

@@ -27,7 +27,7 @@ from authz.server.assemble import Assembly
 from authz.server.check import Check, Snapshot
 from authz.server.envoy_follower import EnvoyFollower, WatchedFolder
 from authz.server.envoy_statistics import envoy_pages
-from authz.server.grpc_calls import CheckBytes, TracedCheck
+from authz.server.grpc_calls import Calls
 from authz.server.health import Health
 from authz.server.list_filter import ListFilter
 from authz.server.otlp import FLUSH, SERVICE, attach
@@ -79,20 +79,8 @@ class Transport(Protocol):
         ...
 
 
-class MakeTransport(Protocol):
-    """Make the transport for a check."""
-
-    def __call__(
-        self,
-        check: CheckBytes,
-        health: Health,
-        *,
-        max_body: int,
-        process: ProcessorFactory | None = None,
-        traced: TracedCheck | None = None,
-    ) -> Transport:
-        """Take what to serve; nothing listens yet."""
-        ...
+# Makes the transport that serves some calls; nothing listens yet.
+MakeTransport = Callable[[Calls], Transport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +178,13 @@ class Service:
         """Serve until told to stop (SIGTERM, SIGINT or `stop`)."""
         lists = ListFilter(lambda: self.check.snapshot, self._recorder, self._tools)
         transport = self._make_transport(
-            self.check,
-            self._health,
-            max_body=self._settings.policy.max_body,
-            process=self._processor_factory(lists),
-            traced=None if self._recorder.tracer is None else self.check,
+            Calls(
+                self.check,
+                self._health,
+                self._settings.policy.max_body,
+                self._processor_factory(lists),
+                None if self._recorder.tracer is None else self.check,
+            )
         )
         status = Status(
             self._recorder.metrics.registry,

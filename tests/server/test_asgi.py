@@ -18,7 +18,9 @@ from authz.server.framing import (
     frame,
     read_message,
 )
+from authz.server.grpc_calls import Calls
 from authz.server.health import Health
+from tests.server.broken_messages import BROKEN_MESSAGES
 
 CHECK = f"/{codec.AUTHORIZATION}/Check"
 HEALTH = f"/{codec.HEALTH}/Check"
@@ -85,7 +87,7 @@ async def echo(raw: bytes) -> bytes:
 def transport(
     check: Callable[[bytes], Awaitable[bytes]] = echo, health: Health | None = None
 ) -> AsgiTransport:
-    return AsgiTransport(check, health or Health(), max_body=1024)
+    return AsgiTransport(Calls(check, health or Health(), max_body=1024))
 
 
 def ask(
@@ -120,16 +122,7 @@ def test_a_message_may_come_in_pieces() -> None:
     assert read_message(caller.body, 99) == b"answer to question"
 
 
-@pytest.mark.parametrize(
-    ("parts", "status"),
-    [
-        pytest.param((b"",), INTERNAL, id="nothing"),
-        pytest.param((frame(b"x")[:-1],), INTERNAL, id="cut"),
-        pytest.param((frame(b"x"), frame(b"y")), INTERNAL, id="two messages"),
-        pytest.param((b"\1\0\0\0\1x",), UNIMPLEMENTED, id="compressed"),
-        pytest.param((b"\0\x7f\0\0\0",), RESOURCE_EXHAUSTED, id="said to be long"),
-    ],
-)
+@pytest.mark.parametrize(("parts", "status"), BROKEN_MESSAGES)
 def test_a_broken_message_reaches_no_check(parts: Sequence[bytes], status: int) -> None:
     """It gets a gRPC status that is not OK, and no message."""
 
@@ -211,7 +204,7 @@ def test_requests_that_are_cancelled_together_all_end() -> None:
         raise AssertionError("nobody sets the event")
 
     async def scene() -> None:
-        transport = AsgiTransport(never, Health(), max_body=100)
+        transport = AsgiTransport(Calls(never, Health(), max_body=100))
         callers = [Slow(frame(b"x"), lives=True) for _ in range(8)]
         tasks = [
             asyncio.create_task(

@@ -31,13 +31,21 @@ from authz.server.framing import (
     frame,
     read_message,
 )
-from authz.server.grpc_calls import CHECK, HEALTH_CHECK, HEALTH_WATCH, PROCESS, CheckBytes
+from authz.server.grpc_calls import (
+    CHECK,
+    HEALTH_CHECK,
+    HEALTH_WATCH,
+    PROCESS,
+    Calls,
+    CheckBytes,
+)
 from authz.server.health import Health
 from authz.server.processing import ResponseProcessor
+from tests.server.broken_messages import BROKEN_MESSAGES
 
 pytest.importorskip("ngh2")
 
-from authz.server.http2 import Calls, Http2Connection
+from authz.server.http2 import Http2Connection
 
 MAX_BODY = 1024
 Fields = Mapping[str, bytes]
@@ -187,19 +195,10 @@ def test_a_check_is_answered() -> None:
     assert caller.idle == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        pytest.param(b"", INTERNAL, id="nothing"),
-        pytest.param(frame(b"x")[:-1], INTERNAL, id="cut"),
-        pytest.param(frame(b"x") + frame(b"y"), INTERNAL, id="two messages"),
-        pytest.param(b"\1\0\0\0\1x", UNIMPLEMENTED, id="compressed"),
-        pytest.param(b"\0\x7f\0\0\0", RESOURCE_EXHAUSTED, id="said to be long"),
-    ],
-)
-def test_a_broken_message_reaches_no_check(body: bytes, status: int) -> None:
+@pytest.mark.parametrize(("parts", "status"), BROKEN_MESSAGES)
+def test_a_broken_message_reaches_no_check(parts: Sequence[bytes], status: int) -> None:
     """It gets a gRPC status that is not OK, and no message."""
-    caller = asked(body, never)
+    caller = asked(b"".join(parts), never)
 
     assert (caller.status(1), caller.body(1)) == (status, b"")
 

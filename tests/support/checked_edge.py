@@ -13,6 +13,7 @@ from authz.config.load import Settings
 from authz.envoy.render import Topology, render
 from authz.server.check import Check
 from authz.server.grpc import GrpcTransport
+from authz.server.grpc_calls import Calls
 from authz.server.health import Health
 from tests.support import edge
 from tests.support.envoy import running_envoy
@@ -38,7 +39,7 @@ async def checked_edge(check: Check, port: int) -> AsyncIterator[str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="e")))
         (folder / "tls").mkdir()
         edge.certificate(folder / "tls", 1, GATEWAY, swap=False)
-        transport = GrpcTransport(check, Health(), max_body=1 << 20)
+        transport = GrpcTransport(Calls(check, Health(), max_body=1 << 20))
         transport.listen(f"unix:{folder}/check")
         await transport.start()
         stack.push_async_callback(transport.stop, 0)

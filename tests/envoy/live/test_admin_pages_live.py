@@ -33,6 +33,7 @@ from authz.ledger.records import Revocation
 from authz.server.browser_sessions import BrowserSessions
 from authz.server.check import Check, Snapshot
 from authz.server.grpc import GrpcTransport
+from authz.server.grpc_calls import Calls
 from authz.server.health import Health
 from authz.server.page_check import PageCheck
 from authz.server.refusal_limiter import RefusalLimiter
@@ -189,7 +190,7 @@ def everything() -> Iterator[Running]:
             health = Health()
             health.set("test", "")
             check = Check(snapshot, recorder, RefusalLimiter())
-            transport = GrpcTransport(check, health, max_body=65536)
+            transport = GrpcTransport(Calls(check, health, max_body=65536))
             transport.listen(f"unix:{folder}/check")
             await transport.start()
             return transport
