@@ -207,7 +207,8 @@ def test_no_finally_reads_what_is_of_several_types(path: Path) -> None:
         assert _narrowed_in_finally(source, vars(import_module(_module(path)))) == set()
 
 
-# Each but the sound ones was compiled, and failed with "A object expected; got None" or the like.
+# Compiled, a name of several types failed with "A object expected; got None" or the like: after a
+# return, a caught exception and an exception of an async function.
 _FINALLY = """
 def f(given: {given}) -> None:
     {before}

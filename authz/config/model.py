@@ -627,7 +627,8 @@ class ServiceConfig(Section):
     transport: Literal["auto", "pyvoy", "ngh2", "grpcio"] = field(
         "What carries Check: `pyvoy` (an Envoy around the service; the extra `fast`, Linux with "
         "glibc), `ngh2` (without that Envoy; the extra `ngh2`), `grpcio` (anywhere; much dearer "
-        "per request), or `auto`: the first of them that is installed and runs.",
+        "per request), or `auto`: the first of them that is installed, another where it does not "
+        "start.",
         "auto",
     )
     watch_config: StrictBool = field(
