@@ -56,7 +56,7 @@ def two_envoys() -> Iterator[tuple[DrainedEdge, DrainedEdge]]:
             at = replace(
                 where, admin=f"{own}/admin", folder=str(own), drain=Tcp("127.0.0.1", drain)
             )
-            files = render(edge.settings(config), at)
+            files = render(edge.patient_settings(config), at)
             assert set(files) == {ENVOY_FILE}
             envoy = stack.enter_context(running_envoy(files, own, own / "admin"))
             envoy.wait_for("cluster.authz.membership_healthy", 1)

@@ -100,7 +100,7 @@ def running_cluster() -> Iterator[tuple[Cluster, LoadedEdge]]:
             folder=str(folder),
             upstreams={"files": Unix(str(stack.enter_context(upstream(folder))))},
         )
-        files = render(edge.settings(config), where)
+        files = render(edge.patient_settings(config), where)
         files["envoy.yaml"] += asks(names.port)
         envoy = stack.enter_context(running_envoy(files, folder, folder / "admin"))
         found = LoadedEdge(envoy, envoy.port("gateway"))

@@ -97,7 +97,7 @@ def running_pages() -> Iterator[tuple[PagesCluster, RunningEnvoy]]:
             admin=f"{folder}/admin",
             folder=str(folder),
         )
-        files = render(edge.settings(text), where)
+        files = render(edge.patient_settings(text), where)
         files["envoy.yaml"] += asks(names.port)
         envoy = stack.enter_context(running_envoy(files, folder, folder / "admin"))
         until(lambda: known(envoy) == set(cluster.pods), "every replica in Envoy")

@@ -137,7 +137,7 @@ def followed(transport: str, workers: int) -> Iterator[FollowedEdge]:
             folder=str(folder / "envoy"),
             stats=f"{folder}/stats",
         )
-        files = render_watched(edge.settings(config), where)
+        files = render_watched(edge.patient_settings(config), where)
         replace_files(folder / "envoy", files, None)
         options = ("--envoy", str(folder / "envoy"))
         service = stack.enter_context(

@@ -111,7 +111,7 @@ def traced(receiver: Receiver, transport: str, otlp: str) -> Iterator[Traced]:
             folder=str(folder),
             upstreams={"files": Tcp("127.0.0.1", port)},
         )
-        rendered = render(edge.settings(config), where)
+        rendered = render(edge.patient_settings(config), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         now = int(time.time())
         claims = {"iat": now, "nbf": now, "exp": now + 3600, "email": PERSON}

@@ -50,7 +50,7 @@ async def checked_edge(check: Check, port: int) -> AsyncIterator[str]:
             upstreams={"files": Tcp("127.0.0.1", port)},
             issuer=Tcp("127.0.0.1", port),
         )
-        settings = edge.settings(_SETTINGS.format(folder=folder))
+        settings = edge.patient_settings(_SETTINGS.format(folder=folder))
         _follow(check, settings)
         rendered = render(settings, where)
         running = running_envoy(rendered, folder, folder / "admin")

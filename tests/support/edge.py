@@ -29,7 +29,7 @@ from authz.envoy import codec
 
 GOOD = ("authorization", "Bearer good")
 _TIMEOUT = 30
-LONGEST_DEADLINE = 30.0  # seconds that authz.yaml allows
+_LONGEST_DEADLINE = 30.0  # seconds that authz.yaml allows
 
 
 _ALLOW = Changes((("x-authz-subject", "from-authz"),), ("x-authz-groups",))
@@ -257,15 +257,19 @@ def _stream(handler: BaseHTTPRequestHandler, state: EdgeUpstream) -> None:
 
 
 def settings(text: str) -> Settings:
-    """Read the text of an authz.yaml without its secrets.
+    """Read the text of an authz.yaml without its secrets."""
+    return load.read(text, "authz.yaml", {}, secrets=False)
 
-    Where it names no deadline it has the longest: Envoy gives up a question to authz soon after it,
-    and on a busy machine every part may be late.
+
+def patient_settings(text: str) -> Settings:
+    """Read as `settings`, for a real Envoy: where no deadline is named it is the longest.
+
+    Envoy gives up a question to authz soon after it, and on a busy machine every part may be late.
     """
-    found = load.read(text, "authz.yaml", {}, secrets=False)
+    found = settings(text)
     issuer = found.config.issuer
     if "deadline" not in issuer.model_fields_set:
-        issuer = issuer.model_copy(update={"deadline": LONGEST_DEADLINE})
+        issuer = issuer.model_copy(update={"deadline": _LONGEST_DEADLINE})
         found = replace(found, config=found.config.model_copy(update={"issuer": issuer}))
     return found
 

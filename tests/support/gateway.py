@@ -177,7 +177,7 @@ def running_gateway(
         servers = {"files": files, "notes": notes, "issuer": issuer}
         servers |= zip(("pages",), front, strict=False)
         rendered = render(
-            edge.settings(settings.format(folder=folder, gateway=gateway) + more), where
+            edge.patient_settings(settings.format(folder=folder, gateway=gateway) + more), where
         )
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         port = envoy.port("gateway")

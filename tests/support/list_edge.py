@@ -226,7 +226,7 @@ def running_list_edge(
                 "sdk": Unix(f"{folder}/sdk"),
             },
         )
-        rendered = render(edge.settings(config), where)
+        rendered = render(edge.patient_settings(config), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         client = WildClient(envoy.port("gateway"), GATEWAY, tls("http/1.1"))
         yield ListEdge(envoy, service, raw, folder, client)

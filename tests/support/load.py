@@ -259,6 +259,6 @@ def running_edge(config: str, checks: Sequence[Path]) -> Iterator[LoadedEdge]:
             folder=str(folder),
             upstreams={"files": Unix(str(stack.enter_context(upstream(folder))))},
         )
-        files = render(edge.settings(config), where)
+        files = render(edge.patient_settings(config), where)
         envoy = stack.enter_context(running_envoy(files, folder, folder / "admin"))
         yield LoadedEdge(envoy, envoy.port("gateway"))

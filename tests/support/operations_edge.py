@@ -238,6 +238,6 @@ def running_operations_edge() -> Iterator[OperationsEdge]:
             upstreams={"desk": Unix(f"{folder}/desk")},
             pages=(Unix(f"{folder}/pages"),),
         )
-        rendered = render(edge.settings(config), where)
+        rendered = render(edge.patient_settings(config), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         yield OperationsEdge(envoy, service, desk, folder)

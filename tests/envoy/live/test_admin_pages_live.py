@@ -156,7 +156,7 @@ def everything() -> Iterator[Running]:
         prom = stack.enter_context(page_upstream(folder / "prom"))
         front_door, _ = stack.enter_context(edge.upstream(folder / "pages"))
         files, _ = stack.enter_context(edge.upstream(folder / "files"))
-        settings = edge.settings(SETTINGS.format(folder=folder))
+        settings = edge.patient_settings(SETTINGS.format(folder=folder))
 
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever)

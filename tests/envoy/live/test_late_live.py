@@ -47,7 +47,7 @@ def running(memory: int) -> Iterator[tuple[RunningEnvoy, WildClient]]:
             pages=(Unix(f"{folder}/pages"),),
             memory=memory,
         )
-        (text,) = render(edge.settings(SETTINGS), where).values()
+        (text,) = render(edge.patient_settings(SETTINGS), where).values()
         rendered = {"envoy.yaml": text.replace(' timeout: "60s"', ' timeout: "0.3s"')}
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         yield envoy, WildClient(envoy.port("gateway"), GATEWAY)

@@ -77,7 +77,7 @@ def plain() -> Iterator[Plain]:
             folder=str(folder),
             upstreams={"files": Tcp("127.0.0.1", port)},
         )
-        rendered = render(edge.settings(SETTINGS), where)
+        rendered = render(edge.patient_settings(SETTINGS), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         client = WildClient(envoy.port("gateway"), GATEWAY)
         origin = ("Origin", ORIGIN)

@@ -63,7 +63,7 @@ def site() -> Iterator[PasswordSite]:
             issuer=Tcp("127.0.0.1", issuer_port),
         )
         stack.enter_context(edge.authz(f"unix:{folder}/check"))
-        rendered = render(edge.settings(SETTINGS), where)
+        rendered = render(edge.patient_settings(SETTINGS), where)
         envoy = stack.enter_context(running_envoy(rendered, folder, folder / "admin"))
         envoy.wait_for("cluster.authz.membership_healthy", 1)
         yield PasswordSite(issuer, WildClient(envoy.port("gateway"), GATEWAY))

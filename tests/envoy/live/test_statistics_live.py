@@ -25,7 +25,7 @@ from tests.support.certificates import MadeCertificate, made
 from tests.support.envoy import running_envoy
 from tests.support.gateway import GATEWAY
 
-SETTINGS = edge.settings(f"""\
+SETTINGS = edge.patient_settings(f"""\
 issuer: {{url: https://auth.example.com, internal: 'http://127.0.0.1:1'}}
 gateway: {{url: https://{GATEWAY}, listen: '127.0.0.1:0'}}
 servers: {{notes: {{upstream: 'https://127.0.0.1:1/mcp'}}}}
@@ -106,7 +106,7 @@ def _answers(port: int, path: str) -> int:
 @pytest.mark.parametrize("of", ["connections", "memory"])
 def test_probes_are_answered_whatever_strangers_do_to_the_gateway(of: str) -> None:
     """Else a few idle connections take every replica out of the service, and blind who looks on."""
-    settings = edge.settings(f"""\
+    settings = edge.patient_settings(f"""\
 issuer: {{url: https://auth.example.com, internal: 'http://127.0.0.1:1'}}
 gateway: {{url: https://{GATEWAY}, listen: '127.0.0.1:0', max_connections: 3}}
 servers: {{notes: {{upstream: 'http://127.0.0.1:1/mcp'}}}}

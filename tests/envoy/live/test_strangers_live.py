@@ -94,7 +94,7 @@ def somewhere(text: str, memory: int) -> str:
         upstreams={"files": Unix(f"{_SOMEWHERE}/files")},
         memory=memory,
     )
-    (rendered,) = render(edge.settings(text), where).values()
+    (rendered,) = render(edge.patient_settings(text), where).values()
     return rendered
 
 
