@@ -18,6 +18,7 @@ from authz.config.budgets import Budget, budget
 from authz.config.model import (
     DEFAULT,
     ApprovalConfig,
+    ArgumentCostConfig,
     ArgumentRuleConfig,
     ClientConfig,
     ConditionConfig,
@@ -34,6 +35,7 @@ from authz.config.server_metadata import challenge_scopes
 from authz.config.value_types import Counted, Rate
 from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
+from authz.core.argument_cost import ArgumentCost
 from authz.core.browser_session import BrowserRule
 from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
 from authz.core.catalogue import Annotation, PinMode, Pins
@@ -324,8 +326,16 @@ def _rule(config: Config, target: RuleTarget[RuleConfig]) -> Rule:
         approval=_approval(approval_of(rule)),
         audit=tuple(rule.audit) if isinstance(rule, ArgumentRuleConfig) else (),
         when=tuple(map(_condition, conditions_of(target))),
-        cost=rule.cost if isinstance(rule, ArgumentRuleConfig) else 1,
+        cost=rule.most_cost if isinstance(rule, ArgumentRuleConfig) else 1,
+        cost_by=_cost_by(rule),
     )
+
+
+def _cost_by(rule: RuleConfig) -> ArgumentCost | None:
+    cost = rule.cost if isinstance(rule, ArgumentRuleConfig) else 1
+    if not isinstance(cost, ArgumentCostConfig):
+        return None
+    return ArgumentCost(cost.argument, cost.min, cost.max)
 
 
 def _approval(approve: ApprovalConfig | None) -> Approval | None:

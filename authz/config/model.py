@@ -22,6 +22,7 @@ from authz.config.value_types import (
     Listing,
     NonEmpty,
     NonEmptyMap,
+    NumberOr,
     PerUser,
     Rate,
     Rates,
@@ -30,6 +31,7 @@ from authz.config.value_types import (
     duration,
     field,
 )
+from authz.core.argument_cost import MAX_ARGUMENT_COST
 from authz.core.conditions import Matches
 from authz.core.json_pointer import JsonPointer
 from authz.core.limits import Per
@@ -835,6 +837,24 @@ class OperationConfig(Section):
     introspect: Literal["always"] | None = field("As at the server, for this alone.", None)
 
 
+class ArgumentCostConfig(Section):
+    """As how many requests a call counts, by one of its arguments.
+
+    A whole number from 1 counts as it is, within the bounds; whatever else, or none, as `max`.
+    """
+
+    argument: Annotated[JsonPointer, value_types.POINTER] = field(
+        "Which one: a JSON Pointer (RFC 6901) into the call's `arguments`."
+    )
+    min: Annotated[StrictInt, Field(ge=1, le=MAX_ARGUMENT_COST)] = field(
+        "As how many a call counts at least.", 1
+    )
+    max: Annotated[StrictInt, Field(ge=1, le=MAX_ARGUMENT_COST)] = field(
+        "As how many it counts at most: above it, the server must not do more.",
+        examples=[100],
+    )
+
+
 class ArgumentRuleConfig(OperationConfig):
     """A further rule for the same tools or prompts, for some arguments."""
 
@@ -855,11 +875,16 @@ class ArgumentRuleConfig(OperationConfig):
         [],
         examples=[["/path", "/amount"]],
     )
-    cost: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = field(
-        "As how many requests a call counts in the limits of its server and of every request; of "
-        "several rules that apply the greatest holds.",
+    cost: NumberOr[Annotated[StrictInt, Field(ge=1, le=1_000_000)], ArgumentCostConfig] = field(
+        "As how many requests a call counts in the limits of its server and of every request, or "
+        "the argument that says so; of several rules that apply the greatest holds.",
         1,
     )
+
+    @property
+    def most_cost(self) -> int:
+        """Return as how many requests a call counts at most."""
+        return self.cost.max if isinstance(self.cost, ArgumentCostConfig) else self.cost
 
 
 class AnnotationsConfig(Section):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from authz.config.problems import Fault, Path, WrongValueError, field_name, listed, shown
 from authz.config.schema import example, schema_at
+from authz.config.value_types import ALTERNATIVES
 from authz.config.yaml_loader import plain
 
 Error = Any  # pydantic_core.ErrorDetails, whose `ctx` differs by `type`
@@ -47,7 +48,8 @@ def flow(value: object) -> str:
 
 def _fault(detail: Error) -> Fault:
     on_key = detail["loc"][-1:] == ("[key]",)
-    path: Path = detail["loc"][:-1] if on_key else detail["loc"]
+    place: Path = detail["loc"][:-1] if on_key else detail["loc"]
+    path: Path = tuple(part for part in place if part not in ALTERNATIVES)
     words = _ROWS.get(detail["type"], _other)
     wrong, right = words(detail, path)
     return Fault(path, wrong, right, on_key=on_key or detail["type"] == "extra_forbidden")

@@ -54,6 +54,8 @@ def _tidy(node: object) -> object:
         tidy["additionalProperties"] = inner
     if "const" in tidy:
         tidy["enum"] = [tidy.pop("const")]
+    if "oneOf" in tidy:
+        tidy["anyOf"] = tidy.pop("oneOf")
     choices = tidy.get("anyOf")
     if isinstance(choices, list):
         left = [choice for choice in choices if choice != {"type": "null"}]

@@ -20,11 +20,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainValidator,
     StrictInt,
+    Tag,
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -46,6 +48,7 @@ from authz.core.limits import Per
 
 K = TypeVar("K")
 V = TypeVar("V")
+N = TypeVar("N")
 
 
 @dataclass(frozen=True, slots=True)
@@ -710,6 +713,12 @@ class _OrWords:
         return {"anyOf": [{"enum": list(self.words)}, handler(schema)], "examples": [self.example]}
 
 
+# Names of alternatives, which `pydantic_errors` leaves out of the places of faults.
+ALTERNATIVES: Final = ("[number]", "[mapping]")
+NumberOr = Annotated[
+    Annotated[N, Tag("[number]")] | Annotated[V, Tag("[mapping]")],
+    Discriminator(lambda value: ALTERNATIVES[isinstance(value, Mapping | BaseModel)]),
+]
 InAWord = Annotated[V, BeforeValidator(_factor), _OrWords(tuple(_FACTORS), "totp")]
 AuditOr = Annotated[V, BeforeValidator(_audit), _OrWords(("off",), "off")]
 EachCallOr = Annotated[V, BeforeValidator(_approval), _OrWords(("each_call",), "each_call")]

@@ -4,7 +4,7 @@ The result is cached per token (`IdentityCache`) and can only refuse: second fac
 revocations and limits are checked for every request (`core/decision.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -89,13 +89,19 @@ _MAX_CACHED_NAME: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Hold which rules of a server apply to a message, the server's own first, and why."""
+    """Hold which rules of a server apply to a message, the server's own first, and why.
+
+    Attributes:
+        server, rules, concern, match, definition: as in `RuleContext`.
+        cost: as how many requests it counts; the greatest of the rules.
+    """
 
     server: Server
     rules: tuple[Rule, ...]
     concern: Concern
     match: Match
-    definition: PinState = PinState.APPROVED
+    definition: PinState
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class _Matching:
     Attributes:
         rules: those by name, then those by annotation.
         offers: how many of them, from the first, offer what they match; the others only add.
-        conditional: whether any looks at arguments.
+        conditional: whether any looks at arguments, or costs what one of them says.
         definition: as in `RuleContext`.
     """
 
@@ -259,9 +265,8 @@ def _evaluate(
         selection.match,
         selection.definition,
     )
-    cost = max(rule.cost for rule in rules)
     every = (
-        *((limit, cost) for limit in (*policy.limits, *server.rule.limits)),
+        *((limit, selection.cost) for limit in (*policy.limits, *server.rule.limits)),
         *((limit, 1) for rule in rules[1:] for limit in rule.limits),
     )
     # Of the limits that are charged alone: another may have no room for the cost.
@@ -387,7 +392,13 @@ def _used(  # noqa: PLR0917 - what it is found by
             holding.append(rule)
             offered = offered or number < matching.offers
     match = Match.MATCHED if offered else Match.NO_CONDITION
-    return _chosen(server, tuple(holding), about, match, cache, definition)
+    cost = max((_cost(rule, message.arguments) for rule in holding), default=1)
+    return _chosen(server, tuple(holding), about, match, cache, definition, cost)
+
+
+def _cost(rule: Rule, arguments: Mapping[str, object] | None) -> int:
+    """Return as how many requests a call with these arguments counts by a rule."""
+    return rule.cost if rule.cost_by is None else rule.cost_by.of(arguments)
 
 
 def _asked_after(server: Server, named: list[Operation], cache: IdentityCache | None) -> Selection:
@@ -413,16 +424,22 @@ def _chosen(  # noqa: PLR0917 - what it is found by
     match: Match,
     cache: IdentityCache | None,
     definition: PinState = PinState.APPROVED,
+    cost: int | None = None,
 ) -> Selection:
+    """Return a selection; without a cost by arguments it costs the most that a rule says."""
+    if cost is None:
+        cost = max([1, *(rule.cost for rule in rules)])
     if cache is None:
-        return _selection(server, about, match, definition, *rules)
-    return cache.get(_selection, server, about, match, definition, *rules)
+        return _selection(cost, server, about, match, definition, *rules)
+    # By the cost itself, which is no object of its own; `ArgumentCost` bounds how many there are.
+    key = (cost, id(server), id(about), id(match), id(definition), *[id(rule) for rule in rules])
+    return cache.find(key, _selection, cost, server, about, match, definition, *rules)
 
 
 def _selection(
-    server: Server, about: Concern, match: Match, definition: PinState, *rules: Rule
+    cost: int, server: Server, about: Concern, match: Match, definition: PinState, *rules: Rule
 ) -> Selection:
-    return Selection(server, (server.rule, *rules), about, match, definition)
+    return Selection(server, (server.rule, *rules), about, match, definition, cost)
 
 
 def _matching(
@@ -459,7 +476,11 @@ def _find_rules(
             by_name.append(said.pop(Annotation.READ_ONLY))
         by_annotation = list(said.values())
     rules = (*by_name, *by_annotation)
-    return _Matching(rules, len(by_name), any(rule.when for rule in rules), definition)
+    return _Matching(rules, len(by_name), _conditional(rules), definition)
+
+
+def _conditional(rules: tuple[Rule, ...]) -> bool:
+    return any(rule.when or rule.cost_by is not None for rule in rules)
 
 
 def is_offered(server: Server, tool: str, catalogue: Catalogue) -> bool:
@@ -482,7 +503,7 @@ def _unlimited(rule: Rule, cache: IdentityCache | None) -> Rule:
 
 
 def _without_limits(rule: Rule) -> Rule:
-    return replace(rule, limits=(), cost=1, whole=rule)
+    return replace(rule, limits=(), cost=1, cost_by=None, whole=rule)
 
 
 # --- what they say -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from authz.core import resource_uris
 from authz.core.admin_pages import AdminPage
 from authz.core.approval import Approval
+from authz.core.argument_cost import ArgumentCost
 from authz.core.catalogue import Annotation, PinMode, Pins
 from authz.core.conditions import Condition
 from authz.core.exchanges import Exchange, Meter
@@ -59,6 +60,7 @@ class Rule:
             rule has none.
         cost: as how many requests a call counts in the limits of its server and of every request;
             of several rules the greatest holds. Of tools and prompts.
+        cost_by: the argument that says less than `cost`, which is then the most; None for none.
         whole: the rule of authz.yaml that this one is a part of; None where it is one itself. Not
             compared.
     """
@@ -73,6 +75,7 @@ class Rule:
     audit: tuple[JsonPointer, ...] = ()
     when: tuple[Condition, ...] = ()
     cost: int = 1
+    cost_by: ArgumentCost | None = None
     whole: "Rule | None" = field(default=None, compare=False, repr=False)
 
 

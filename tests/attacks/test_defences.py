@@ -165,8 +165,14 @@ TEN_WORST = (
     ),
     Defence(
         "Of several costs of a call the greatest is charged", "authz/core/evaluation.py",
-        "_evaluate", "cost = max(rule.cost for rule in rules)",
-        "cost = min(rule.cost for rule in rules)", ("tests/core/test_limit_costs.py",),
+        "_chosen", "cost = max([1, *(rule.cost for rule in rules)])",
+        "cost = min([1, *(rule.cost for rule in rules)])", ("tests/core/test_limit_costs.py",),
+    ),
+    Defence(
+        "A cost by an argument is the most where the argument is no positive integer",
+        "authz/core/argument_cost.py", "ArgumentCost.of",
+        "if not isinstance(found, int) or isinstance(found, bool) or found < 1:",
+        "if not isinstance(found, int):", ("tests/core/test_limit_costs.py",),
     ),
     Defence(
         "Identity headers take the place of the client's", "authz/envoy/codec.py", "_write",
@@ -1195,8 +1201,8 @@ LOG_IN = (
     ),
     Defence(
         "No machine follows what a person approves", "authz/core/evaluation.py",
-        "_without_limits", "return replace(rule, limits=(), cost=1, whole=rule)",
-        "return replace(rule, limits=(), approval=None, whole=rule)",
+        "_without_limits", "return replace(rule, limits=(), cost=1, cost_by=None, whole=rule)",
+        "return replace(rule, limits=(), approval=None, cost_by=None, whole=rule)",
         ("tests/core/test_allowed_methods.py",),
     ),
     Defence(

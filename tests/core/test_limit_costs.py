@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.argument_cost import MAX_ARGUMENT_COST, ArgumentCost
 from authz.core.conditions import Condition, Given, Within
 from authz.core.decision import BearerRequest, PendingDecision, authorize
 from authz.core.exchanges import Meter
+from authz.core.identity_cache import IdentityCache
 from authz.core.json_pointer import parse
 from authz.core.limits import Limit, Per, Quota, charges
 from authz.core.methods import Counts
@@ -93,3 +95,95 @@ def test_an_argument_that_is_left_out_costs_what_a_rule_says_of_that() -> None:
 
     assert charged(tools, arguments={"count": 3}) == [1, 2]
     assert charged(tools, arguments={}) == [30, 60]
+
+
+BY_COUNT = ArgumentCost(parse("/count"), 2, 40)
+BY = {"search": Rule(cost=40, cost_by=BY_COUNT)}
+
+
+@pytest.mark.parametrize(
+    ("count", "cost"),
+    [(1, 2), (2, 2), (3, 3), (39, 39), (40, 40), (41, 40), (2**70, 40), (0, 40), (-1, 40)],
+)
+@pytest.mark.attack("cost-evaded")
+def test_an_argument_says_the_cost_within_bounds(count: int, cost: int) -> None:
+    """A small one costs the least; zero and less, which may mean all, cost the most."""
+    assert charged(BY, arguments={"count": count}) == [cost, 2 * cost]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"count": None},
+        {"count": True},
+        {"count": 3.0},
+        {"count": "3"},
+        {"count": [3]},
+        {"count": {"count": 3}},
+        {"count": 3, "Count": 30},
+        {"count": 3, "co_unt": 30},
+        {"count": 3, "c\u00f6unt": 30},
+    ],
+    ids=str,
+)
+@pytest.mark.attack("cost-evaded")
+def test_what_is_no_plain_integer_costs_the_most(arguments: dict[str, object]) -> None:
+    """Another kind, none, or one that parsers read in two ways: the server may do anything."""
+    assert charged(BY, arguments=arguments) == [40, 80]
+
+
+def test_an_argument_and_a_number_are_the_greater_of_both() -> None:
+    """A rule beside the one with an argument sets a floor, its own limits as ever."""
+    tools = {**BY, "*": Rule(limits=(OWN,), cost=9)}
+    assert charged(tools, arguments={"count": 5}) == [9, 18, 3]
+    assert charged(tools, arguments={"count": 11}) == [11, 22, 3]
+
+
+def test_a_cost_of_another_call_is_not_remembered() -> None:
+    """One cache, many counts: each call is charged by its own."""
+    cache, one = IdentityCache(), server(Rule(limits=(SHARED,)), BY)
+    rules, caller = policy(one), principal()
+    for count in (3, 30, 3, 500, 4):
+        sent = request(rpc("tools/call", rpc_id=7, name="search", arguments={"count": count}))
+        pending = authorize(BearerRequest(one, sent, "t"), caller, rules, NOW, cache=cache)
+        assert isinstance(pending, PendingDecision), pending
+        assert [each.cost for each in charges(pending.query.takes)] == [2 * min(count, 40)]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["count", "Count", "a", "\u017f"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    document=st.none() | st.dictionaries(st.sampled_from(["count", "Count", "b"]), JSON),
+    bounds=st.tuples(st.integers(1, MAX_ARGUMENT_COST), st.integers(1, MAX_ARGUMENT_COST)),
+)
+@pytest.mark.attack("cost-evaded")
+def test_a_cost_is_within_its_bounds(
+    document: dict[str, object] | None, bounds: tuple[int, int]
+) -> None:
+    """Less than the most is only what one positive integer says, and nothing is below the least."""
+    least, most = sorted(bounds)
+    cost = ArgumentCost(parse("/count"), least, most).of(document)
+
+    assert least <= cost <= most
+    if cost < most:
+        assert document is not None
+        assert "Count" not in document
+        count = document["count"]
+        assert type(count) is int
+        assert cost == max(least, count)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (2, 1), (1, MAX_ARGUMENT_COST + 1)])
+def test_bounds_that_are_none(least: int, most: int) -> None:
+    """They would make a call free, or caches without an end."""
+    with pytest.raises(ValueError, match="bounds of a cost"):
+        ArgumentCost(parse("/count"), least, most)

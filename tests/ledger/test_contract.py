@@ -6,7 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from authz.core.argument_cost import ArgumentCost
 from authz.core.calendar_windows import SPANS, Calendar, CalendarUnit
+from authz.core.decision import BearerRequest, PendingDecision, authorize
+from authz.core.json_pointer import parse
 from authz.core.ledger import (
     MOST_SESSIONS,
     OverLimit,
@@ -28,6 +31,7 @@ from authz.core.limits import (
     takes_of,
     unsatisfiable_takes,
 )
+from authz.core.policy import Rule
 from authz.core.principal import Client, Person
 from authz.core.second_factor import LEEWAY, Method, StepUpNeed
 from authz.ledger.keys import (
@@ -55,7 +59,7 @@ from tests.ledger.queries import (
     session,
     take,
 )
-from tests.support.values import principal
+from tests.support.values import NOW, policy, principal, request, rpc, server
 
 TOTP = StepUpNeed(Method.TOTP, None)
 RECENT = StepUpNeed(Method.TOTP, 300)
@@ -106,6 +110,28 @@ def test_a_request_is_charged_its_cost(contract: Contract) -> None:
         assert left(await subject.ledger.take(dear)) == [2]
         assert isinstance(await subject.ledger.take(dear), OverLimit)
         assert left(await subject.ledger.take(query(take(quota=5, cost=2)))) == [0]
+
+    contract(scenario)
+
+
+@pytest.mark.attack("cost-evaded")
+def test_what_an_argument_says_is_what_is_charged(contract: Contract) -> None:
+    """A call counts as its argument says, and as the most where that is no number."""
+    by_count = Rule(cost=5, cost_by=ArgumentCost(parse("/count"), 1, 5))
+    searching = server(Rule(limits=(limit(9),)), {"search": by_count})
+    rules = policy(searching)
+
+    def asked(count: object) -> Query:
+        sent = request(rpc("tools/call", rpc_id=7, name="search", arguments={"count": count}))
+        pending = authorize(BearerRequest(searching, sent, "t"), principal(), rules, NOW)
+        assert isinstance(pending, PendingDecision)
+        return pending.query
+
+    async def scenario(subject: Subject) -> None:
+        assert left(await subject.ledger.take(asked(2))) == [7]
+        assert left(await subject.ledger.take(asked("2"))) == [2]
+        assert isinstance(await subject.ledger.take(asked(3)), OverLimit)
+        assert left(await subject.ledger.take(asked(2))) == [0]
 
     contract(scenario)
 

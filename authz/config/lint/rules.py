@@ -15,6 +15,7 @@ from authz.config.compile import (
 from authz.config.lint.deployment import RESERVED
 from authz.config.model import (
     DEFAULT,
+    ArgumentCostConfig,
     ArgumentRuleConfig,
     Config,
     LimitConfig,
@@ -180,11 +181,14 @@ def _costs(config: Config) -> Iterator[Fault]:
         ]
         most = min((quota // cost for cost, quota in windows), default=None)
         for target in targets:
-            cost = _cost(target.rule)
+            cost, path = _cost(target.rule), _cost_path(target)
+            if (least := _least_cost(target.rule)) > cost:
+                wrong = f"it counts as {least} at least and {cost} at most"
+                yield error(path, wrong, f"write {least} or more, or a lower min")
             if most is not None and cost > max(1, most):
                 wrong = f"{cost} is more than a limit of the server has room for, so nothing passes"
                 right = f"write 1 to {max(1, most)}"
-                yield error((*target.path, "cost"), wrong, right, ("limits",), ("servers", server))
+                yield error(path, wrong, right, ("limits",), ("servers", server))
 
 
 def _groups_counted(config: Config) -> Iterator[Fault]:
@@ -418,7 +422,18 @@ def _escape(target: RuleTarget[RuleConfig], wide: RuleTarget[RuleConfig]) -> Ite
 
 
 def _cost(rule: RuleConfig) -> int:
-    return rule.cost if isinstance(rule, ArgumentRuleConfig) else 1
+    return rule.most_cost if isinstance(rule, ArgumentRuleConfig) else 1
+
+
+def _least_cost(rule: RuleConfig) -> int:
+    cost = rule.cost if isinstance(rule, ArgumentRuleConfig) else 1
+    return cost.min if isinstance(cost, ArgumentCostConfig) else cost
+
+
+def _cost_path(target: RuleTarget[RuleConfig]) -> Path:
+    rule: RuleConfig = target.rule
+    by = isinstance(rule, ArgumentRuleConfig) and isinstance(rule.cost, ArgumentCostConfig)
+    return (*target.path, "cost", "max") if by else (*target.path, "cost")
 
 
 def _demands(rule: RuleConfig) -> bool:

@@ -128,6 +128,11 @@ def _demands(rule: Rule) -> Iterator[str]:
     if rule.when:
         yield f"only for some arguments ({len(rule.when)} conditions)"
     if rule.cost != 1:
-        yield f"a call counts as {rule.cost} requests"
+        yield f"a call counts as {_describe_cost(rule)} requests"
     for limit in rule.limits:
         yield describe_limit(limit)
+
+
+def _describe_cost(rule: Rule) -> str:
+    by = rule.cost_by
+    return f"{rule.cost}" if by is None else f"{by.least} to {by.most} ({by.pointer.text})"
