@@ -241,6 +241,7 @@ def _limit(
         counts=Counts(limit.counts),
         shadow=limit.shadow,
         outage=None if limit.outage is None else OutagePolicy(limit.outage),
+        warn_at=limit.warn_at,
     )
 
 

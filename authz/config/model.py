@@ -744,6 +744,12 @@ class LimitConfig(Section):
         "limit of it says `deny`, and none that counts locally is used up.",
         None,
     )
+    warn_at: Annotated[StrictInt, Field(ge=1, le=100)] | None = field(
+        "The percentage of its units from which on answers have the header `X-Authz-Limit-Near`, "
+        "the log `near`, and `authz_near_limit_total` counts.",
+        None,
+        examples=[80],
+    )
 
     @property
     def reads_groups(self) -> bool:

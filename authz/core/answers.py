@@ -110,6 +110,8 @@ SERVER: Final = "x-authz-server"
 ASSERTION: Final = "x-authz-identity"
 # W3C Trace Context, section 3.2.
 TRACEPARENT: Final = "traceparent"
+# Which limits are near their end, as in RateLimit.
+NEAR_LIMIT: Final = "x-authz-limit-near"
 IDENTITY: Final = (SUBJECT, CLIENT, ISSUER, SCOPES, GROUPS, SERVER)
 
 # Never for the upstream: credentials, headers by which some frameworks change the method or the
@@ -537,7 +539,8 @@ def rate_limit(
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10).
 
     A limit in shadow is not told: clients would wait for what refuses nothing. Of a limit that
-    counts each group of a person the one with the least left is told.
+    counts each group of a person the one with the least left is told. Limits that are near their
+    end (`Quota.is_near`) stand in a header of their own, too, written as in RateLimit.
     """
     told = dict[str, Quota]()
     for quota in quotas:
@@ -548,8 +551,13 @@ def rate_limit(
         return ()
     limits = [quota.limit for quota in told.values()]
     policy = _policies(*limits) if cache is None else cache.get(_policies, *limits)
-    state = ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in told.values()])
-    return (("ratelimit-policy", policy), ("ratelimit", state))
+    fields = ("ratelimit-policy", policy), ("ratelimit", _state([*told.values()]))
+    near = [quota for quota in told.values() if quota.is_near]
+    return (*fields, (NEAR_LIMIT, _state(near))) if near else fields
+
+
+def _state(quotas: list[Quota]) -> str:
+    return ", ".join([f'"{q.limit.name}";r={q.remaining};t={q.reset}' for q in quotas])
 
 
 def _policies(*limits: Limit) -> str:

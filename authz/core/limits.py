@@ -120,6 +120,8 @@ class Limit:
         shadow: whether it refuses nothing: it counts what it would have let pass. The bucket is
             that of the same limit without it, so what was counted counts when it is enforced.
         outage: what it does while Redis is down; None as the deployment does.
+        warn_at: the hundredths of the quota from which on a request is told that it is near;
+            None for never.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Limit:
     audience: Audience | None = None
     outage: OutagePolicy | None = None
     calendar: Calendar | None = None
+    warn_at: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bucket can count.
@@ -192,6 +195,14 @@ class Quota:
     remaining: int
     reset: int
     exceeded: bool = False
+
+    @property
+    def is_near(self) -> bool:
+        """Tell whether so little is left that callers are told; never of one in shadow."""
+        limit = self.limit
+        if limit.warn_at is None or limit.shadow:
+            return False
+        return (limit.quota - self.remaining) * 100 >= limit.warn_at * limit.quota
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,5 +373,6 @@ def _quota(quota: Quota) -> str:
     limit = quota.limit
     back = f", units come back in {quota.reset} s" if quota.reset else ""
     shadow = ", in shadow: it refuses nothing" if limit.shadow else ""
+    near = f", past {limit.warn_at} %: its caller is told" if quota.is_near else ""
     window = f"{limit.window} s" if limit.calendar is None else f"a {limit.calendar}"
-    return f"{limit.name}: {quota.remaining} of {limit.quota} left in {window}{back}{shadow}"
+    return f"{limit.name}: {quota.remaining} of {limit.quota} left in {window}{back}{shadow}{near}"

@@ -71,7 +71,7 @@ def as_line(
     if (
         isinstance(decision, Allow)
         and decision.approval is None
-        and not any(quota.exceeded for quota in decision.quotas)
+        and not any(quota.exceeded or quota.is_near for quota in decision.quotas)
     ):
         verdict = _ALLOWED[decision.mode]
     else:
@@ -92,11 +92,13 @@ def _three_decimals(number: float) -> str:
 
 def _verdict(decision: Decision) -> _Fields:
     if isinstance(decision, Allow):
-        names = dict.fromkeys([each.limit.name for each in decision.quotas if each.exceeded])
+        shadow = dict.fromkeys([each.limit.name for each in decision.quotas if each.exceeded])
+        near = dict.fromkeys([each.limit.name for each in decision.quotas if each.is_near])
         return (
             *_allowed(decision.mode),
             ("approval", _approval(decision.approval)),
-            ("shadow", ", ".join(names)),
+            ("shadow", ", ".join(shadow)),
+            ("near", ", ".join(near)),
         )
     return ("verdict", "deny"), ("reason", decision.reason.label), ("detail", decision.detail)
 

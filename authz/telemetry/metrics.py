@@ -113,6 +113,11 @@ class Metrics:
             "Allowed requests that a limit with `shadow: true` would have refused, by its name.",
             "limit",
         )
+        self.near_limits: Final = self._counter(
+            "authz_near_limit_total",
+            "Allowed requests after which a limit was past its `warn_at`, by its name.",
+            "limit",
+        )
         self.security_events: Final = self._counter(
             "authz_security_events_total",
             "Occurrences of what an operator has to hear of, by event (docs/security-events.md).",

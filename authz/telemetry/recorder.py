@@ -93,6 +93,8 @@ class Recorder:
             server, reason = decision.server.name, ALLOWED
             for name in {quota.limit.name for quota in decision.quotas if quota.exceeded}:
                 self.metrics.shadow_refusals.labels(name).inc()
+            for name in {quota.limit.name for quota in decision.quotas if quota.is_near}:
+                self.metrics.near_limits.labels(name).inc()
         else:
             server = decision.server.name if decision.server else UNKNOWN
             reason = decision.reason.label

@@ -137,6 +137,15 @@ def test_what_a_limit_counts(smallest: str, settings_of: SettingsOf) -> None:
     assert [limit.name for limit in limits] == ["files:user:1/day", "files:user:1/day:operations"]
 
 
+def test_when_a_limit_warns(smallest: str, settings_of: SettingsOf) -> None:
+    """Never, unless it says from which percentage on; then each of its windows."""
+    first, other = "{per: user, rate: [9/second, 1/day], warn_at: 80}", "{per: user, rate: 2/day}"
+    written = f"    limits: [{first}, {other}]\n"
+    limits = settings_of(smallest + written).policy.servers["files"].rule.limits
+
+    assert [limit.warn_at for limit in limits] == [80, 80, None]
+
+
 def test_limits_on_everything(smallest: str, settings_of: SettingsOf) -> None:
     """Limits at the top have a place of their own, which no server can have."""
     policy = settings_of(f"{smallest}limits: [{{per: user, rate: 9/hour, cost: 2}}]\n").policy

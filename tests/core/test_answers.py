@@ -232,6 +232,19 @@ def test_a_limit_in_shadow_is_not_told() -> None:
     assert rate_limit((trial, Quota(LIMIT, 1, 12))) == rate_limit((Quota(LIMIT, 1, 12),))
 
 
+def test_a_limit_near_its_end_is_told_apart() -> None:
+    """Those past their `warn_at` stand in a header of their own; where there is none, none."""
+    careful = replace(LIMIT, name="careful", warn_at=80)
+    near, far = Quota(careful, 12, 31), Quota(LIMIT, 1, 12)
+
+    told = dict(rate_limit((near, far)))
+
+    assert told["x-authz-limit-near"] == '"careful";r=12;t=31'
+    assert told["ratelimit"] == f'"careful";r=12;t=31, "{LIMIT.name}";r=1;t=12'
+    assert "x-authz-limit-near" not in dict(rate_limit((Quota(careful, 13, 31), far)))
+    assert rate_limit((replace(near, limit=replace(careful, shadow=True)),)) == ()
+
+
 @pytest.mark.parametrize(
     "reason", [Reason.ISSUER_UNAVAILABLE, Reason.LEDGER_UNAVAILABLE, Reason.INTERNAL]
 )

@@ -150,6 +150,22 @@ def test_two_takes_on_one_bucket_are_charged_their_sum(contract: Contract) -> No
     contract(scenario)
 
 
+def test_callers_are_told_when_little_is_left(contract: Contract) -> None:
+    """From `warn_at` on, and where the limit refuses."""
+
+    async def scenario(subject: Subject) -> None:
+        careful = Take(digest("careful"), replace(limit(5), warn_at=80))
+        answers = [await subject.ledger.take(query(careful)) for _ in range(6)]
+
+        assert [each.quotas[0].is_near for each in answers if isinstance(each, Taken)] == [
+            *(False, False, False, True, True)
+        ]
+        assert isinstance(answers[5], OverLimit)
+        assert answers[5].quotas[0].is_near
+
+    contract(scenario)
+
+
 def test_without_limits_nothing_is_charged(contract: Contract) -> None:
     """A query without takes passes."""
 

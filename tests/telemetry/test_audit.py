@@ -116,7 +116,8 @@ def decisions(draw: st.DrawFn) -> Decision:
     )
     if draw(st.booleans()) and who is not None:
         trial = Quota(replace(LIMIT, shadow=True), 0, 1, exceeded=draw(st.booleans()))
-        return Allow(server(), message, who, (trial,), draw(st.sampled_from(Mode)))
+        near = Quota(replace(LIMIT, warn_at=draw(st.none() | st.just(100))), 0, 1)
+        return Allow(server(), message, who, (trial, near), draw(st.sampled_from(Mode)))
     where = draw(st.none() | st.just(server()))
     return Deny(draw(st.sampled_from(Reason)), draw(WORDS), where, message, who)
 

@@ -66,6 +66,21 @@ def test_what_a_limit_in_shadow_would_refuse_is_counted_and_written() -> None:
     assert [line.get("shadow") for line in lines] == ["trial", None]
 
 
+def test_a_limit_near_its_end_is_counted_and_written() -> None:
+    """By the limit's name, once a request, of allowed requests alone."""
+    record, stream = recorder()
+    careful = replace(LIMIT, name="careful", warn_at=50)
+    near, far = Quota(careful, 0, 9), Quota(careful, LIMIT.quota, 9)
+
+    for quotas in ((near, near), (far,)):
+        record.decision(Allow(server(), None, principal(), quotas, Mode.REDIS), request(), 0.003)
+    record.decision(Deny(Reason.RATE_LIMITED, quotas=(near,), retry_after=9), request(), 0.003)
+
+    assert value(record, "authz_near_limit_total", limit="careful") == 1
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line.get("near") for line in lines] == ["careful", None, None]
+
+
 def test_an_unknown_server_is_one_label() -> None:
     """What a caller chose is no label: every unknown server is the same dash."""
     record, _ = recorder()

@@ -87,7 +87,9 @@ _ALLOWED: Final = (
     "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
     "mcp-session-id, last-event-id"
 )
-_EXPOSED: Final = "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy"
+_EXPOSED: Final = (
+    "www-authenticate, mcp-session-id, retry-after, ratelimit, ratelimit-policy, x-authz-limit-near"
+)
 _MAX_AGE: Final = "7200"
 
 # Pseudo headers (`:status`) are never removed.

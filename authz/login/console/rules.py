@@ -98,9 +98,10 @@ def describe_limit(limit: Limit) -> str:
     per = f"{limit.per.value} {limit.claim}".strip().replace(",", " and ")
     cost = "" if limit.cost == 1 else f", {limit.cost} a request"
     shadow = ", in shadow" if limit.shadow else ""
+    warns = "" if limit.warn_at is None else f", warns at {limit.warn_at} %"
     calendar = limit.calendar
     window = format_duration(limit.window) if calendar is None else f"a {calendar}"
-    return f"{limit.quota} in {window} per {per}{cost}{shadow}"
+    return f"{limit.quota} in {window} per {per}{cost}{shadow}{warns}"
 
 
 def _demands(rule: Rule) -> Iterator[str]:

@@ -40,6 +40,7 @@ HOSTILE = (
     ("content-typ", "evil"),
     ("content-types", "evil"),
     ("ratelimit-", "evil"),
+    ("x-authz-limit-near", '"files";r=0;t=9'),
 )
 KEPT = (
     ("mcp-session-id", "s1"),
