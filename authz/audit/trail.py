@@ -20,7 +20,6 @@ from authz.core.decision import Allow, Decision, Deny
 from authz.core.identity_cache import IdentityCache
 from authz.core.principal import Person
 from authz.core.request import HttpRequest
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.telemetry.recorder import Recorder
 from authz.tokens.sealing import Sealer, sealing_secrets
@@ -75,7 +74,7 @@ class AuditTrail:
         """Build it; nothing is connected yet."""
         self.settings = settings
         self._redis = RedisLedger(replace(settings.options, timeout=_TIMEOUT, connections=1))
-        store = TrailStore(self._redis.command, RedisKeys(settings.options.deployment))
+        store = TrailStore(self._redis.command, settings.options.keys)
         self._writer = TrailWriter(
             store, settings.bound, settings.keys, _RecordedFaults(recorder), clock, queue=queue
         )
@@ -164,7 +163,7 @@ async def record_operator(settings: Settings, options: RedisOptions, fields: Fie
         return
     redis = RedisLedger(replace(options, timeout=_TIMEOUT, connections=1))
     try:
-        store = TrailStore(redis.command, RedisKeys(options.deployment))
+        store = TrailStore(redis.command, options.keys)
         chain = AuditChain(wanted.keys.newest)
         text = body(AuditEvent.OPERATOR, (*fields, ("last", "yes")))
         await store.append(chain.name, [chain.add(text, time.time())], [None], wanted.bound.keep)

@@ -32,7 +32,6 @@ from authz.cli.revocation_commands import (
     deployment_options,
     run_on_ledger,
 )
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 
 _EXAMPLES: Final = """\
@@ -136,7 +135,7 @@ def run(
         raise click.UsageError("--verify looks at the whole trail: it takes no filter")
 
     async def work(ledger: RedisLedger, request: LedgerRequest) -> int:
-        store = TrailStore(ledger.command, RedisKeys(request.options.deployment))
+        store = TrailStore(ledger.command, request.options.keys)
         if request.settings.config.audit.to == "off" and file is None:
             words = "authz.yaml has audit: {to: off}: nothing is recorded; this is from before"
             print(f"authz: {words}", file=sys.stderr)

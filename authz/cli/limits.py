@@ -17,7 +17,6 @@ from authz.cli.revocation_commands import (
     run_on_ledger,
     shown_text,
 )
-from authz.ledger.keys import RedisKeys
 from authz.ledger.limit_usage import LimitUse, read_usage, reset_limit
 from authz.ledger.redis import RedisLedger
 from authz.login.store.callers import recent_callers
@@ -72,7 +71,7 @@ def run_reset(*, deployment: DeploymentOptions, wanted: str, by: str, reason: st
     async def work(ledger: RedisLedger, request: LedgerRequest) -> LimitUse | None:
         note = request.note(by, reason)
         use = _named(wanted, await _used(ledger, request))
-        keys = RedisKeys(request.options.deployment)
+        keys = request.options.keys
         if use is None:
             return None
         what, names = f"{use.limit.name} {use.id}", {"subject": use.subject}
@@ -94,7 +93,7 @@ def run_reset(*, deployment: DeploymentOptions, wanted: str, by: str, reason: st
 
 async def _used(ledger: RedisLedger, request: LedgerRequest) -> tuple[LimitUse, ...]:
     stores, policy = login_stores(ledger, request), request.settings.policy
-    keys = RedisKeys(request.options.deployment)
+    keys = request.options.keys
     callers = await recent_callers(
         policy,
         TrailStore(ledger.command, keys),

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 
 from authz.cli.revocation_commands import LedgerRequest
-from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import LoginRecords
 from authz.ledger.redis import RedisLedger
 from authz.login.protocol.people import KnownPerson
@@ -41,7 +40,7 @@ def login_stores(ledger: RedisLedger, request: LedgerRequest) -> LoginStores | N
         return None
     file = None if secrets.sealing is None else secrets.sealing.get_secret_value()
     sealer = Sealer(sealing_secrets(file, secrets.front_door.get_secret_value()), time.time)
-    keys = RedisKeys(request.options.deployment)
+    keys = request.options.keys
     grants = GrantStore(
         ledger.command,
         keys,

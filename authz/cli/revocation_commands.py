@@ -37,7 +37,6 @@ from authz.config.load import Settings, load
 from authz.config.location import find_configuration
 from authz.core.ledger import UnavailableError
 from authz.ledger.faults import ReplyError, fault_of
-from authz.ledger.keys import RedisKeys
 from authz.ledger.readers import QUIET, seconds_since_reading
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.remedies import remedy
@@ -196,7 +195,7 @@ UNREAD: Final = (
 async def is_read(ledger: RedisLedger, request: LedgerRequest) -> bool:
     """Tell whether a worker reads what is written here; True where that cannot be told."""
     try:
-        since = await seconds_since_reading(ledger.command, RedisKeys(request.options.deployment))
+        since = await seconds_since_reading(ledger.command, request.options.keys)
     except UnavailableError:  # its user may not SCAN
         return True
     return since is not None and since <= QUIET

@@ -19,7 +19,7 @@ from authz.cli.revocation_commands import LedgerRequest, shown_moment, shown_tex
 from authz.core.browser_session import CLIENT_ID
 from authz.core.principal import Client, Person
 from authz.ledger import revocations
-from authz.ledger.keys import RedisKeys, person_digest
+from authz.ledger.keys import person_digest
 from authz.ledger.redis import RedisLedger
 from authz.ledger.revocations import RevocationTarget
 from authz.login.clients.operator_names import AmbiguousClientError, UnknownClientError, called
@@ -155,7 +155,7 @@ class NameResolver:
 
     @property
     def _trail(self) -> TrailStore:
-        return TrailStore(self.ledger.command, RedisKeys(self.request.options.deployment))
+        return TrailStore(self.ledger.command, self.request.options.keys)
 
     def _stores(self) -> LoginStores | None:
         return login_stores(self.ledger, self.request)

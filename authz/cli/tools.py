@@ -50,7 +50,6 @@ from authz.core.catalogue import (
 from authz.core.evaluation import is_offered
 from authz.core.ledger import UnavailableError
 from authz.core.policy import Server
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger
 from authz.ledger.sightings import RedisSightings
 from authz.local.redis_location import shared_redis
@@ -188,7 +187,7 @@ async def _seen(config: Path, server: str, state: Path | None) -> list[Sighting]
         return []
     ledger = RedisLedger(options)
     try:
-        store = RedisSightings(ledger.command, RedisKeys(options.deployment))
+        store = RedisSightings(ledger.command, options.keys)
         return list(await store.read(server))
     except UnavailableError:
         return []

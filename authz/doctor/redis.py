@@ -18,7 +18,6 @@ from authz.core.principal import Client
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.doctor.other_client import RUN_ID, run_id
 from authz.ledger.faults import RedisFault, ReplyError, fault_of
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.remedies import REMEDIES, Remedy, remedy
 from authz.login.protocol.granted_audience import TokenFault
@@ -91,7 +90,7 @@ def _kind(error: UnavailableError) -> RedisFault:
 
 async def _fault(ledger: RedisLedger, options: RedisOptions) -> Remedy | None:
     """Return what is wrong with a write of the ledger's own, as the service would meet it."""
-    own = RedisKeys(options.deployment).bucket(f"doctor-{secrets.token_hex(8)}")
+    own = options.keys.bucket(f"doctor-{secrets.token_hex(8)}")
     try:
         await ledger.command("SET", own, b"-", "PX", _LIFETIME)
     except UnavailableError as error:
@@ -119,7 +118,7 @@ async def _examined(
         findings.append(ok(PART, "rights", "its user may do all that the ledger needs"))
         findings += await _script(redis)
     if front_door and "GET" not in lacking:
-        findings += _log_ins(await redis.command("GET", RedisKeys(options.deployment).login_fault))
+        findings += _log_ins(await redis.command("GET", options.keys.login_fault))
     if "INFO" not in lacking:
         about = await redis.command("INFO")
         findings += _about(about, front_door=front_door)
@@ -157,7 +156,7 @@ def _ms(options: RedisOptions) -> str:
 
 def _commands(options: RedisOptions, *, front_door: bool) -> Iterator[Command]:
     """Yield each command of the ledger and of its script, in a form that changes nothing of it."""
-    keys = RedisKeys(options.deployment)
+    keys = options.keys
     own = keys.bucket(f"doctor-{secrets.token_hex(8)}")
     yield ("INFO",)
     yield ("TIME",)
@@ -225,7 +224,7 @@ async def _trail(
     redis: RedisLedger, options: RedisOptions, clock: Callable[[], float]
 ) -> list[Finding]:
     """Tell whether the audit trail can be written, how long it is and how far it reaches."""
-    keys = RedisKeys(options.deployment)
+    keys = options.keys
     stream, other = keys.record_set("audit"), keys.record("doctor", secrets.token_hex(8))
     tried: tuple[Command, ...] = (
         # The first writes to no stream that is not there, and the list is empty in the end.

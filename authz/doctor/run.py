@@ -32,7 +32,6 @@ from authz.doctor import (
 )
 from authz.doctor.finding import Finding, note, problem
 from authz.doctor.introspection import introspection_client, unconfigured
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import RedisSightings
 from authz.server.redis_options import redis_options
@@ -197,7 +196,7 @@ async def _servers(
     if location is None:
         return await servers.examine(settings, sockets=sockets, beside_envoy=beside)
     ledger = RedisLedger(replace(location, timeout=_PATIENCE))
-    store = RedisSightings(ledger.command, RedisKeys(location.deployment))
+    store = RedisSightings(ledger.command, location.keys)
 
     async def seen(server: str) -> Sequence[Sighting]:
         try:

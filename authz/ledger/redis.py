@@ -119,6 +119,15 @@ class RedisOptions:
         """
         self.finder()
 
+    @property
+    def keys(self) -> RedisKeys:
+        """Return the keys of the deployment.
+
+        Raises:
+            ValueError: as `RedisKeys` does.
+        """
+        return RedisKeys(self.deployment)
+
     def finder(self) -> PrimaryFinder:
         """Return what finds the node that takes writes."""
         login = self.username, self.password
@@ -171,7 +180,7 @@ class RedisLedger:
 
     def __init__(self, options: RedisOptions) -> None:
         """Prepare the connections; none is opened before the first query."""
-        self._keys = RedisKeys(options.deployment)
+        self._keys = options.keys
         # By the identity of the query first, by its values second.
         self._calls = IdentityCache(4096)
         self._known_calls = KnownCalls(self._keys)

@@ -159,7 +159,7 @@ class LoginServer:
         )
         self.clients = Clients(config, self._documents, self._registrations)
         self._redis = RedisLedger(replace(options, timeout=_REDIS))
-        command, keys = self._redis.command, RedisKeys(options.deployment)
+        command, keys = self._redis.command, options.keys
         audited = trail_settings(settings, options)
         self._trail = None if audited is None else AuditTrail(audited, recorder)
         max_age = int(section.grant_max_age)

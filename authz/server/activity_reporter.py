@@ -14,7 +14,6 @@ from typing import Final
 from authz import __version__
 from authz.core.ledger import UnavailableError
 from authz.ledger.activity import ActivityStore, DecisionKind, ProgramReport, UpstreamState
-from authz.ledger.keys import RedisKeys
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.server.health import Health
 from authz.telemetry.recorder import Recorder
@@ -128,7 +127,7 @@ class ActivityReporter:
             await self.aclose()
             self._redis = RedisLedger(replace(options, timeout=_PATIENCE, connections=1))
             self._options = options
-        return ActivityStore(self._redis.command, RedisKeys(options.deployment))
+        return ActivityStore(self._redis.command, options.keys)
 
     async def aclose(self) -> None:
         """Close the connection; a later report opens another."""

@@ -23,7 +23,6 @@ from authz.envoy.data_planes import FORMATS
 from authz.ledger.approval_requests import ApprovalRequests
 from authz.ledger.browser_sessions import SessionRecords
 from authz.ledger.deadline import Deadline
-from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command, LoginRecords
 from authz.ledger.redis import RedisLedger, RedisOptions
 from authz.ledger.sightings import MemorySightings, RedisSightings, SightingStore
@@ -362,7 +361,7 @@ def front_door_tokens(
     door = settings.policy.front_door
     if door is None or options is None or command is None:
         return None
-    return FrontDoorTokens(door.clients, LoginRecords(command, RedisKeys(options.deployment)))
+    return FrontDoorTokens(door.clients, LoginRecords(command, options.keys))
 
 
 def _page_sessions(
@@ -376,7 +375,7 @@ def _page_sessions(
     command = counting.command
     if not settings.policy.pages or options is None or command is None:
         return None
-    records = SessionRecords(command, RedisKeys(options.deployment))
+    records = SessionRecords(command, options.keys)
     sealer = _sealer(settings.secrets.front_door, settings.secrets.sealing)
     return PageSessions(settings.config.issuer, records, sealer, counting.ledger, recorder)
 
@@ -391,7 +390,7 @@ def _sightings(options: RedisOptions | None, redis: RedisLedger | None) -> Sight
     """Return where the workers of a deployment share what servers list."""
     if options is None or redis is None:
         return MemorySightings()
-    return RedisSightings(redis.command, RedisKeys(options.deployment))
+    return RedisSightings(redis.command, options.keys)
 
 
 def _trail(
@@ -437,7 +436,7 @@ def _offers(sources: _Sources, command: Command | None) -> StepUpOffers | None:
     if sources.step_up is None or sources.options is None or command is None:
         return None
     key, file, gateway, mode = sources.step_up
-    sealer, keys = _sealer(key, file), RedisKeys(sources.options.deployment)
+    sealer, keys = _sealer(key, file), sources.options.keys
     approvals = ApprovalLinks(sealer, gateway, ApprovalRequests(command, keys))
     return StepUpOffers(StepUpLinks(sealer, gateway), Capabilities(command, keys), mode, approvals)
 

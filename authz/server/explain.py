@@ -150,7 +150,7 @@ async def explain(settings: Settings, request: HttpRequest, env: Mapping[str, st
         front_door_tokens(settings, options, None if remote is None else remote.command),
         settings.config.counted_claims,
     )
-    keys = None if options is None else RedisKeys(options.deployment)
+    keys = None if options is None else options.keys
     found: Explanation | BaseException
     try:
         catalogue = await _catalogue(call, remote, keys)

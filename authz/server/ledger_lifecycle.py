@@ -15,7 +15,6 @@ from authz.core.ledger import Ledger, Mode, UnavailableError
 from authz.core.limits import OutagePolicy
 from authz.ledger.batch import BatchedLedger
 from authz.ledger.data_loss import DataLoss
-from authz.ledger.keys import RedisKeys
 from authz.ledger.login_records import Command
 from authz.ledger.memory import MemoryLedger
 from authz.ledger.records import Revocation
@@ -88,7 +87,7 @@ class LedgerLifecycle:
             )
         self.events = DeploymentEvents(recorder)
         if options is not None and self._remote is not None:
-            claims = self._remote.command, RedisKeys(options.deployment)
+            claims = self._remote.command, options.keys
             self.events = DeploymentEvents(recorder, claims)
 
     @property
