@@ -3,7 +3,7 @@
 An Envoy of the rendered configuration (plaintext, one thread), the same without ext_authz as the
 baseline, and before both an upstream that answers at once (another Envoy). Everything of the
 check is on, as in bench.transports. Every answer has to be the upstream's 200. The empty check,
-pyvoy around a check that allows at once, is what no service behind ext_authz can do better.
+ngh2 around a check that allows at once, is what no service behind ext_authz can do better.
 
     python -m bench.edge [rounds [requests]]
 """
@@ -165,7 +165,7 @@ def run(rounds: int, requests: int) -> list[Found]:
             text = of_edge(config)
             cases = {f"{kind}{transport}": str(check)}
             if not loads:
-                empty = started(["bench.empty", "pyvoy"], folder, "empty")
+                empty = started(["bench.empty", "ngh2"], folder, "empty")
                 cases |= {"no check": "", "empty check": stack.enter_context(empty).path}
             for case, asked in cases.items():
                 without = "" if asked else EXT_AUTHZ

@@ -1,6 +1,6 @@
 """An empty call: each transport around a check that answers at once, the baseline of the others.
 
-python -m bench.empty grpcio|pyvoy|ngh2 SOCKET
+python -m bench.empty grpcio|ngh2|pyvoy SOCKET
 """
 
 import asyncio

@@ -74,7 +74,7 @@ def run(rounds: int, requests: int) -> list[list[Found]]:
         redis = stack.enter_context(valkey())
         behind = stack.enter_context(upstream(folder, tool_list()))
         asyncio.run(step_up(redis.url))
-        config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport="pyvoy")
+        config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport="auto")
         path, check = folder / "authz.yaml", folder / "authz.sock"
         path.write_text(config)
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]

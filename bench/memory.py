@@ -40,7 +40,7 @@ def run(decisions: int) -> list[Found]:
         redis = stack.enter_context(valkey())
         asyncio.run(step_up(redis.url))
         path = folder / "authz.yaml"
-        path.write_text(CONFIG.format(issuer=issuer.address, redis=redis.url, transport="pyvoy"))
+        path.write_text(CONFIG.format(issuer=issuer.address, redis=redis.url, transport="auto"))
         socket = folder / "check.sock"
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]
         server = stack.enter_context(started_full(command, folder, "m", socket))

@@ -39,7 +39,7 @@ ARGON2: Final = ("argon2", "--variant", "argon2id", "--memory", "65536", "--iter
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "Authelia": ("authelia\0--config",),
     "pages": ("\0pages\0-c",),
-    "worker": ("\0serve\0-c", "authz.server.pyvoy_app"),
+    "worker": ("\0serve\0-c", "authz.server.worker_program"),
     "Envoy": ("envoy\0-c",),
     "Valkey": ("valkey-server",),
 }

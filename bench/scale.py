@@ -68,7 +68,7 @@ def measured_call(rounds: int, requests: int) -> tuple[dict[str, float], float, 
         redis = stack.enter_context(valkey())
         behind = stack.enter_context(edge.upstream(folder))
         asyncio.run(step_up(redis.url))
-        config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport="pyvoy")
+        config = CONFIG.format(issuer=issuer.address, redis=redis.url, transport="auto")
         path, check = folder / "authz.yaml", folder / "c.sock"
         path.write_text(config)
         command = ["authz", "serve", "-c", str(path), "--status", "127.0.0.1:0", "--check"]

@@ -55,7 +55,7 @@ class Program:
 
     words: Sequence[str]
     stays: bool = True
-    transport: str = "pyvoy"
+    transport: str = "auto"
     workers: int = 1
     redis: bool = True
 
@@ -66,11 +66,11 @@ PROGRAMS = {
     "help": Program(("--help",), stays=False),
     "check-config": Program(("check-config", "{config}"), stays=False),
     "status": Program(("status", "{config}"), stays=False),
-    "serve pyvoy": Program(SERVE),
     "serve ngh2": Program(SERVE, transport="ngh2"),
+    "serve pyvoy": Program(SERVE, transport="pyvoy"),
     "serve grpcio": Program(SERVE, transport="grpcio"),
-    "pool pyvoy": Program(SERVE, workers=2),
     "pool ngh2": Program(SERVE, workers=2, transport="ngh2"),
+    "pool pyvoy": Program(SERVE, workers=2, transport="pyvoy"),
     "pool grpcio": Program(SERVE, workers=2, transport="grpcio"),
     "pages": Program(PAGES),
     "up": Program(("up", "-c", "{config}", "--state", "{folder}/state"), redis=False),

@@ -6,7 +6,8 @@ and was woken. What a thread does while nobody asks is measured first, and taken
 
     python -m bench.steady [--rate N] [--seconds N] [--rounds N] [--transport NAME]... [TREE...]
 
-With several transports (pyvoy alone by default) or trees (checkouts), ratios are to the first case.
+With several transports (by default what `auto` takes) or trees (checkouts), ratios are to the first
+case.
 """
 
 import argparse
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     services = [
         (tree.resolve(), transport)
         for tree in chosen.trees
-        for transport in chosen.transport or ["pyvoy"]
+        for transport in chosen.transport or ["auto"]
     ]
     show(run(services, chosen.rate, chosen.seconds, chosen.rounds))
     return 0

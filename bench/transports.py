@@ -38,7 +38,7 @@ from tests.tokens.token_factory import CLAIMS, rsa_signer
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = f"/{codec.AUTHORIZATION}/Check"
-TRANSPORTS = ("grpcio", "pyvoy", "ngh2")
+TRANSPORTS = ("grpcio", "ngh2", "pyvoy")
 COMPILED = ROOT / "build" / "compiled"
 IN_FLIGHT = 64
 CONFIG = """\

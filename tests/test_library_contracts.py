@@ -21,7 +21,7 @@ def requirements() -> Mapping[str, str]:
     """Return what pyproject.toml asks for, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    every = [*project["dependencies"], *extras["fast"], *extras["ngh2"]]
+    every = [*project["dependencies"], *extras["fast"], *extras["pyvoy"]]
     names = (line.partition(">=")[0].partition("[")[0] for line in every)
     return dict(zip(names, every, strict=True))
 

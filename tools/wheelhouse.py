@@ -30,10 +30,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PYTHON: Final = "3.11"
 # Debian 12 has glibc 2.36; pip takes each of these as it is written and implies no older one.
 _GLIBC: Final = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
-# What the service runs on. envoy-data-plane renders Envoy's configuration; pyvoy carries Check and
-# brings an Envoy of its own, most of the image: `--small` leaves it out.
-_SERVICE: Final = ("authz", "envoy-data-plane", "opentelemetry-proto")
-_FAST: Final = ("pyvoy",)
+# What the service runs on. envoy-data-plane renders Envoy's configuration, ngh2 on uvloop carries
+# Check.
+_SERVICE: Final = ("authz", "envoy-data-plane", "ngh2", "opentelemetry-proto", "uvloop")
 # What the sample servers and the stand-in issuer of the tests run on.
 _SAMPLES: Final = ("authz", "mcp", "pyotp")
 
@@ -134,7 +133,6 @@ def main(argv: Sequence[str]) -> int:
     """Fill the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"))
-    parser.add_argument("--small", action="store_true", help="without pyvoy, the faster transport")
     options = parser.parse_args(argv)
     folder = ROOT / "dist" / "wheelhouse"
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,10 +142,7 @@ def main(argv: Sequence[str]) -> int:
     own, demo = ROOT / "dist" / "authz", ROOT / "dist" / "demo"
     for place in (own, demo):
         shutil.rmtree(place, ignore_errors=True)
-    roots = {
-        "authz": _SERVICE if options.small else (*_SERVICE, *_FAST),
-        "samples": _SAMPLES,
-    }
+    roots = {"authz": _SERVICE, "samples": _SAMPLES}
     lists = [locked(closure(needed, options.machine), options.machine) for needed in roots.values()]
     for name, text in zip(roots, lists, strict=True):
         (folder / f"{name}.txt").write_text(text, "utf-8")

@@ -626,11 +626,10 @@ class ServiceConfig(Section):
         "Envoy's health checks (every second, twice) send its requests elsewhere first.",
         "3s",
     )
-    transport: Literal["auto", "pyvoy", "ngh2", "grpcio"] = field(
-        "What carries Check: `pyvoy` (an Envoy around the service; the extra `fast`, Linux with "
-        "glibc), `ngh2` (without that Envoy; the extra `ngh2`), `grpcio` (anywhere; much dearer "
-        "per request), or `auto`: the first of them that is installed, another where it does not "
-        "start.",
+    transport: Literal["auto", "ngh2", "pyvoy", "grpcio"] = field(
+        "What carries Check: `ngh2` (the extra `fast`), `pyvoy` (an Envoy around the service; the "
+        "extra `pyvoy`, Linux with glibc), `grpcio` (anywhere; much dearer per request), or "
+        "`auto`: the first of them that is installed, another where it does not start.",
         "auto",
     )
     watch_config: StrictBool = field(

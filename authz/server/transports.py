@@ -39,8 +39,8 @@ def _program(name: str, path: Sequence[str] | None) -> tuple[Sequence[str], Mapp
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "pyvoy": pyvoy.command,
     "ngh2": _ngh2,
+    "pyvoy": pyvoy.command,
     "grpcio": _grpcio,
 }
 

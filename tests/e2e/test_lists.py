@@ -28,6 +28,7 @@ from tests.support.older_clients import (
     run_typescript,
 )
 from tests.support.service import until
+from tests.support.transports import installed
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
@@ -36,11 +37,9 @@ SEEN: Final = ["read_a", "burn_a"]
 SECRET: Final = b"delete_a"
 
 
-@pytest.fixture(scope="module", params=["grpcio", "pyvoy"])
+@pytest.fixture(scope="module", params=["grpcio", "ngh2", "pyvoy"])
 def shared(request: pytest.FixtureRequest) -> Iterator[ListEdge]:
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
-    with running_list_edge(request.param) as edge:
+    with running_list_edge(installed(request.param)) as edge:
         yield edge
 
 

@@ -16,6 +16,7 @@ from tests.e2e.test_lists import EVENTS, JSON, NAMES, SEEN, event, listed
 from tests.server.test_worker_pool import wait_all_ready
 from tests.support.list_edge import ListEdge, running_list_edge
 from tests.support.service import until
+from tests.support.transports import installed
 from tests.support.valkey import valkey
 
 # What it takes Envoy to know (two health checks of one second), and a little.
@@ -58,13 +59,11 @@ def outcome(body: bytes) -> str:
     return str(answer["error"]["data"]["reason"])
 
 
-@pytest.fixture(scope="module", params=["grpcio", "pyvoy"])
+@pytest.fixture(scope="module", params=["grpcio", "ngh2"])
 def edge(request: pytest.FixtureRequest) -> Iterator[ListEdge]:
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
     with (
         valkey() as redis,
-        running_list_edge(request.param, SERVICE, workers=2, redis=redis.url) as running,
+        running_list_edge(installed(request.param), SERVICE, workers=2, redis=redis.url) as running,
     ):
         running.raw.choose = choose
         wait_all_ready(running.service, 2)

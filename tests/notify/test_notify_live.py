@@ -22,6 +22,7 @@ from tests.support.hostile_target import (
     target_server,
 )
 from tests.support.service import ServiceProcess, running_issuer, running_service, until
+from tests.support.transports import installed
 from tests.support.values import request as sent
 from tests.support.values import rpc
 from tests.support.wire import check_request
@@ -69,12 +70,11 @@ class _Running:
 
 
 @pytest.fixture(
-    params=[("grpcio", 1), ("pyvoy", 1), ("grpcio", 2)], ids=["grpcio", "pyvoy", "workers"]
+    params=[("grpcio", 1), ("ngh2", 1), ("grpcio", 2)], ids=["grpcio", "ngh2", "workers"]
 )
 def running(request: pytest.FixtureRequest) -> Iterator[_Running]:
     transport, workers = request.param
-    if transport == "pyvoy":
-        pytest.importorskip("pyvoy")
+    installed(transport)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="f")))
         token = folder / "token"

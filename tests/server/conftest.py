@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.service import KeyIssuer, running_issuer
+from tests.support.transports import installed
 
 
-@pytest.fixture(params=["grpcio", "pyvoy"])
+@pytest.fixture(params=["grpcio", "ngh2"])
 def transport(request: pytest.FixtureRequest) -> str:
     """What holds of a process holds on both."""
-    if request.param == "pyvoy":
-        pytest.importorskip("pyvoy")
-    return str(request.param)
+    return installed(request.param)
 
 
 @pytest.fixture

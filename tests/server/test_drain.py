@@ -20,6 +20,7 @@ import pytest
 from tests.server.test_worker_pool import victim, wait_all_ready
 from tests.support.load import LoadedEdge, LoadResult, run_load, running_edge
 from tests.support.service import KeyIssuer, ServiceProcess, running_issuer, running_service
+from tests.support.transports import installed
 from tests.support.valkey import valkey
 
 # The notice is what it takes Envoy to know (two health checks of one second), and a little; the
@@ -47,9 +48,7 @@ PAUSE = 0.05
 
 @pytest.fixture(params=["ngh2", "pyvoy", "grpcio"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
-    return str(request.param)
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from tests.support.service import (
     running_service,
     until,
 )
+from tests.support.transports import installed
 from tests.support.valkey import valkey
 
 CONFIG = """\
@@ -148,12 +149,10 @@ def followed(transport: str, workers: int) -> Iterator[FollowedEdge]:
         yield FollowedEdge(service, envoy, folder / "envoy", first, second, config)
 
 
-@pytest.fixture(params=[("pyvoy", 1), ("grpcio", 2)], scope="module", ids=["one", "two"])
+@pytest.fixture(params=[("ngh2", 1), ("grpcio", 2)], scope="module", ids=["one", "two"])
 def running(request: pytest.FixtureRequest) -> Iterator[FollowedEdge]:
     transport, workers = request.param
-    if transport == "pyvoy":
-        pytest.importorskip("pyvoy")
-    with followed(transport, workers) as found:
+    with followed(installed(transport), workers) as found:
         yield found
 
 
@@ -307,7 +306,7 @@ def test_what_envoy_refuses_is_told_and_taken_back(running: FollowedEdge) -> Non
 
 def main(requests: int) -> None:
     """Print what a change costs."""
-    for transport, workers in (("pyvoy", 1), ("grpcio", 2)):
+    for transport, workers in (("ngh2", 1), ("grpcio", 2)):
         with followed(transport, workers) as running:
             found = during(running, lambda one=running: change(one), requests, 0.0)  # type: ignore[misc]
             told = f"{transport}, {workers} worker(s): {dict(found.good)}, {dict(found.bad)}"

@@ -37,6 +37,7 @@ from authz.tokens.sealing import Sealer, sealing_secrets
 from authz.tokens.tickets import open_ticket
 from tests.support.patient_redis import patient_redis
 from tests.support.service import KeyIssuer, running_issuer, running_service, until
+from tests.support.transports import installed
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import call, request, rpc
 from tests.support.wire import WireAnswer, answer, check_request, reason_of, refusal_of
@@ -373,13 +374,12 @@ def test_explain_tells_the_log_in(issuer: KeyIssuer, redis: ValkeyServer) -> Non
     play(scene, issuer, redis)
 
 
-@pytest.mark.parametrize("transport", ["grpcio", "pyvoy"])
+@pytest.mark.parametrize("transport", ["grpcio", "ngh2"])
 def test_the_service_knows_log_ins_and_offers_step_ups(
     issuer: KeyIssuer, redis: ValkeyServer, tmp_path: Path, transport: str
 ) -> None:
     """As a process, on both transports: its key from a file, its log-ins from Redis."""
-    if transport == "pyvoy":
-        pytest.importorskip("pyvoy")
+    installed(transport)
     key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )

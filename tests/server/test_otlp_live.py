@@ -20,6 +20,7 @@ from tests.support import edge
 from tests.support.envoy import running_envoy
 from tests.support.otlp_receiver import Receiver, grpc_receiver, http_receiver, texts
 from tests.support.service import ServiceProcess, running_issuer, running_service, until
+from tests.support.transports import installed
 from tests.tokens.token_factory import rsa_signer
 
 CONFIG: Final = """\
@@ -131,9 +132,8 @@ def by_http() -> Iterator[Traced]:
 @pytest.fixture(scope="module")
 def by_grpc() -> Iterator[Traced]:
     """Nothing is kept but for a reason; our spans are told to the server, Envoy makes none."""
-    pytest.importorskip("pyvoy")
     otlp = "protocol: grpc, sample: 0, propagate: true, keep: {slower_than: 1h}"
-    with grpc_receiver() as receiver, traced(receiver, "pyvoy", otlp) as found:
+    with grpc_receiver() as receiver, traced(receiver, installed("ngh2"), otlp) as found:
         yield found
 
 

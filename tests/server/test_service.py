@@ -21,6 +21,7 @@ from tests.support.service import (
     running_service,
     until,
 )
+from tests.support.transports import installed
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -45,9 +46,7 @@ ENV = {"PATH": os.environ["PATH"]}
 @pytest.fixture(params=["ngh2", "pyvoy", "grpcio"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
     """What holds of a process holds on each; what some tests share is one for each."""
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
-    return str(request.param)
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from tests.support.service import (
     running_service,
     until,
 )
+from tests.support.transports import installed
 from tests.support.valkey import ValkeyServer, valkey
 from tests.support.values import request as sent
 from tests.support.values import rpc
@@ -75,9 +76,7 @@ Run = Callable[..., AbstractContextManager[ServiceProcess]]
 @pytest.fixture(params=["ngh2", "pyvoy"], scope="module")
 def transport(request: pytest.FixtureRequest) -> str:
     """Every test of this file runs on both."""
-    if request.param in {"ngh2", "pyvoy"}:
-        pytest.importorskip(request.param)
-    return str(request.param)
+    return installed(request.param)
 
 
 @pytest.fixture(scope="module")
