@@ -3,7 +3,8 @@
 A client in Python that costs less than the servers that it measures: frames of HTTP/2 (RFC 9113)
 are written once and patched with the stream's number; of the answers it reads no header, only
 messages. An answer without its message, a reset or a connection that ends is an error. `run` keeps
-so many in flight, `paced` sends at given moments, whatever the answers take.
+so many in flight, `each_once` too, of different messages; `paced` sends at given moments,
+whatever the answers take.
 """
 
 import select
@@ -176,6 +177,34 @@ class Load:
         if self._bad:
             raise Disturbed(f"not the answer that was expected: {self._bad!r}")
         return [(sent - begin, took) for sent, took in zip(self.sent, self.latencies, strict=True)]
+
+    def each_once(self, messages: Sequence[bytes], in_flight: int) -> float:
+        """Send each message once, so many in flight, and return the seconds that it took.
+
+        Raises:
+            Disturbed, RuntimeError: as `run`.
+        """
+        by_number = {each.socket.fileno(): each for each in self._connections}
+        poll = select.epoll()
+        for number in by_number:
+            poll.register(number, select.EPOLLIN)
+        at, total = 0, len(messages)
+        self._pending, self._bad, self.latencies, self.sent = total, b"", [], []
+        begin = time.perf_counter()
+        while self._pending:
+            while at < total and at - (total - self._pending) < in_flight:
+                self._send(self._connections[at % len(self._connections)], _framed(messages[at]))
+                at += 1
+            ready = poll.poll(30)
+            if not ready:
+                raise RuntimeError("no answer in 30 seconds")
+            for number, _ in ready:
+                self._receive(by_number[number])
+        seconds = time.perf_counter() - begin
+        poll.close()
+        if self._bad:
+            raise Disturbed(f"not the answer that was expected: {self._bad!r}")
+        return seconds
 
     def _send(self, one: LoadConnection, body: bytes) -> None:
         stream = one.next_stream
