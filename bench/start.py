@@ -5,9 +5,10 @@ answers. Memory is proportional (smaps_rollup): what processes share is counted 
 those of other people, so that one Envoy more on the machine makes ours smaller. Idle are seconds in
 which nobody asks anything; a switch is a voluntary context switch of any thread.
 
-    python -m bench.start [--rounds N] [--idle SECONDS] [--only NAME]... [TREE...]
+    python -m bench.start [--rounds N] [--idle SECONDS] [--only NAME]... [--python FILE] [TREE...]
 
-With several trees (checkouts), ratios are to the first.
+With several trees (checkouts), ratios are to the first. `--python` is the interpreter of an
+environment as users have it: packages that only tests need are memory, too.
 """
 
 import argparse
@@ -79,10 +80,11 @@ PROGRAMS = {
 
 @dataclass(frozen=True)
 class Around:
-    """The addresses of an issuer and a Redis."""
+    """The addresses of an issuer and a Redis, and what runs the programs."""
 
     issuer: str
     redis: str
+    python: str
 
 
 @dataclass
@@ -160,11 +162,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(words: Sequence[str], tree: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    python: str, words: Sequence[str], tree: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command of a tree, its output in a file."""
     env = dict(os.environ, PYTHONPATH=str(tree))
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "authz", *words]
+    command = [python, "-m", "authz", *words]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=tree, env=env)
     try:
@@ -199,7 +203,7 @@ def measure(program: Program, tree: Path, idle: float, cost: Cost, around: Aroun
         make_key(folder / "key.pem")
         words = [word.format(config=config, folder=folder) for word in program.words]
         begun = time.monotonic()
-        process = stack.enter_context(started(words, tree, log))
+        process = stack.enter_context(started(around.python, words, tree, log))
         if not program.stays:
             _, _, usage = os.wait4(process.pid, 0)
             process.returncode = 0
@@ -258,12 +262,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--only", action="append", choices=PROGRAMS, metavar="NAME")
+    parser.add_argument("--python", default=sys.executable, metavar="FILE")
     parser.add_argument("trees", nargs="*", type=Path, default=[ROOT])
     chosen = parser.parse_args(arguments)
     trees = [tree.resolve() for tree in chosen.trees]
     costs = {name: [Cost() for _ in trees] for name in chosen.only or PROGRAMS}
     with running_issuer() as issuer, valkey() as redis:
-        around = Around(issuer.address, redis.url)
+        around = Around(issuer.address, redis.url, chosen.python)
         # The first round compiles and warms: it does not count.
         for number in range(chosen.rounds + 1):
             for name, each in costs.items():
