@@ -7,9 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +18,7 @@ from authz.config.load import Settings
 from authz.config.problems import quoted
 from authz.doctor.finding import Finding, note, ok, problem, warning
 from authz.envoy.files import STATS_SOCKET, SUBSCRIPTIONS, UpdateCounts, update_counts
-from authz.http.unix_socket import UnixConnection
+from authz.http.unix_socket import get_bounded
 
 PART: Final = "envoy"
 # Where Envoy tells its statistics where its admin socket is its own (`authz init`).
@@ -144,13 +142,7 @@ def _ask(admin: Path, path: str) -> Any:
     Raises:
         OSError, HTTPException, ValueError: where there is none.
     """
-    with closing(UnixConnection(admin, _PATIENCE)) as connection:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        data = answer.read(_LARGEST + 1)
-        if answer.status != HTTPStatus.OK or len(data) > _LARGEST:
-            raise ValueError("no document")
-        return json.loads(data)
+    return json.loads(get_bounded(admin, path, _PATIENCE, _LARGEST))
 
 
 def upstream_sockets(admin: Path) -> dict[str, str]:

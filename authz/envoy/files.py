@@ -12,10 +12,8 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,7 +25,7 @@ from ruamel.yaml.error import YAMLError
 from authz import __version__
 from authz.config.files import READABLE, locked_folder, write_atomically
 from authz.config.yaml_writer import comment_text, to_yaml
-from authz.http.unix_socket import UnixConnection
+from authz.http.unix_socket import get_bounded
 
 # Where Envoy tells its statistics in a container.
 STATS_SOCKET: Final = "/run/authz/envoy-stats.sock"
@@ -283,15 +281,10 @@ def update_counts(stats: Path, prefix: str) -> UpdateCounts | None:
 
 
 def statistics(stats: Path, regex: str) -> dict[str, str]:
-    """Return statistics by name; nothing where Envoy does not answer."""
+    """Return statistics by name; nothing where Envoy does not answer, or says too much."""
     try:
-        with closing(UnixConnection(stats, _ANSWER)) as connection:
-            connection.request("GET", f"/stats?filter={quote(regex)}")
-            answer = connection.getresponse()
-            data = answer.read(_LARGEST)
-    except (OSError, HTTPException):
-        return {}
-    if answer.status != HTTPStatus.OK:
+        data = get_bounded(stats, f"/stats?filter={quote(regex)}", _ANSWER, _LARGEST)
+    except (OSError, HTTPException, ValueError):
         return {}
     lines = (line.partition(": ") for line in data.decode("utf-8", "replace").splitlines())
     return {name: value for name, _, value in lines}

@@ -14,6 +14,7 @@ import pytest
 
 from authz.doctor.finding import Severity
 from authz.doctor.upstream_authorities import examine
+from authz.envoy.files import statistics
 from authz.setup.certificates import write_certificates
 from tests.doctor.kit import diagnoses, settings, the
 
@@ -121,3 +122,13 @@ def test_the_authority_of_the_servers_own_certificate(
             thread.join()
 
     assert "ends in 47 hours" in the(found, "authority_ends").message
+
+
+def test_statistics_that_are_too_long_are_none(tmp_path: Path) -> None:
+    """A number that is cut would be another number: the end of an authority, or a count."""
+    padding = "a: " + "1" * ((1 << 20) - len("a: \nb: 12")) + "\n"
+
+    with telling(tmp_path / "stats", f"{padding}b: 12345\n") as place:
+        assert statistics(place, ".") == {}
+    with telling(tmp_path / "short", "b: 12345\n") as place:
+        assert statistics(place, ".") == {"b": "12345"}
