@@ -29,7 +29,7 @@ BENCHES: dict[str, Callable[[bool], Tables]] = {
     "edge": lambda full: [edge.run(*((7, 4000) if full else (2, 1500)))],
     "lists": lambda full: lists.run(*((7, 1500) if full else (2, 500))),
     "audit": lambda full: [audit.main(50 if full else 10)],
-    "otlp": lambda full: [otlp.main(40 if full else 10)],
+    "otlp": lambda full: [otlp.run(30 if full else 6)],
     "memory": lambda full: [memory.run(1_000_000 if full else 50_000)],
 }
 

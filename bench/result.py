@@ -15,6 +15,7 @@ class Found:
         value: the median of the rounds.
         baseline: the case that it is compared with.
         ratio: the median of the ratios to the baseline of the same round.
+        spread: the quartiles of these ratios; None where there were no rounds.
     """
 
     bench: str
@@ -23,6 +24,7 @@ class Found:
     value: float
     baseline: str
     ratio: float
+    spread: tuple[float, float] | None = None
 
 
 def compare(
@@ -40,10 +42,12 @@ def compare(
     for case, rounds in rows.items():
         for column, figure in enumerate(figures):
             pairs = zip(rounds, rows[baseline], strict=True)
-            ratios = [one[column] / other[column] for one, other in pairs if other[column]]
+            ratios = sorted(one[column] / other[column] for one, other in pairs if other[column])
             value = statistics.median(each[column] for each in rounds)
             ratio = statistics.median(ratios) if ratios else float("nan")
-            found.append(Found(bench, case, figure, value, baseline, ratio))
+            last = len(ratios) - 1
+            spread = (ratios[round(last / 4)], ratios[round(last * 3 / 4)]) if ratios else None
+            found.append(Found(bench, case, figure, value, baseline, ratio, spread))
     return found
 
 
@@ -56,6 +60,15 @@ def show(found: Sequence[Found]) -> None:
     print(f"{'':24}" + "".join(f"{figure:>18}" for figure in figures))
     for case in cases:
         print(f"{case:24}" + "".join(f"{cells[case, figure]:>18}" for figure in figures))
+
+
+def show_spread(found: Sequence[Found]) -> None:
+    """Print a line a figure, with the quartiles of its ratios."""
+    print(f"\n{found[0].bench}; ratios to: {found[0].baseline}, with quartiles")
+    for each in found:
+        low, high = (float("nan"),) * 2 if each.spread is None else each.spread
+        print(f"{each.case:16}{each.figure:16}{each.value:9.1f} {each.ratio:7.3f}"
+              f" ({low:.3f}-{high:.3f})")  # fmt: skip
 
 
 def as_json(found: Sequence[Found]) -> str:

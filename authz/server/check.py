@@ -7,6 +7,7 @@ a check awaits nothing but the ledger where the token is known and no rule asks 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Final, Protocol
 
 from authz.core import mcp
@@ -48,15 +49,6 @@ from authz.server.refusal_limiter import BAD_TOKENS, RefusalLimiter
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.traces import CURRENT, Trace, Tracer
 from authz.tokens.verifier import Stage
-
-# The stages of a check, as its spans are called. Each ends where the next begins.
-READ: Final = "read"
-TOKEN: Final = "token"  # noqa: S105 - the name of a stage
-RULES: Final = "rules"
-CONFIRM: Final = "confirm"
-LEDGER: Final = "ledger"
-STEP_UP: Final = "step_up"
-ANSWER: Final = "answer"
 
 FAULTS: Final = {"issuer": Reason.ISSUER_UNAVAILABLE, "redis": Reason.LEDGER_UNAVAILABLE}
 # The longest body in which the id of a refused request is looked for: whoever has no token yet
@@ -208,7 +200,7 @@ class Check:
             raw: the CheckRequest.
             traceparent: what the call's metadata says of Envoy's own span; empty for nothing.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         tracer = self._recorder.tracer
         trace = None if tracer is None else _begin(tracer, traceparent, started)
         request: HttpRequest | None = None
@@ -240,7 +232,7 @@ class Check:
                 answer = _refuse(decision, request)
             except Exception as error:  # noqa: BLE001 - the last line: whatever happened, nobody is let in
                 decision, answer = self._broken(error)
-        elapsed = time.perf_counter() - started
+        elapsed = perf_counter() - started
         self._recorder.decision(decision, request, elapsed, snapshot.cache, trace=trace)
         if snapshot.trail is not None:
             snapshot.trail.decision(decision, request, snapshot.cache)
@@ -281,7 +273,7 @@ class Check:
         if snapshot.offers is None or (deny.step_up is None and deny.approval is None):
             return deny, None
         if trace is not None:
-            trace.enter(STEP_UP)
+            trace.step_up_at = perf_counter()
         try:
             return deny, await snapshot.offers.offer(deny)
         except UnavailableError as fault:
@@ -308,7 +300,7 @@ class Check:
         try:
             with snapshot.deadline.block():
                 if trace is not None:
-                    trace.enter(TOKEN)
+                    trace.token_at = perf_counter()
                 principal = await self._principal(call, snapshot)
                 if isinstance(principal, Deny):
                     return principal
@@ -331,7 +323,7 @@ class Check:
         self, call: BearerRequest, principal: Principal, snapshot: Snapshot, trace: Trace | None
     ) -> Decision:
         if trace is not None:
-            trace.enter(RULES)
+            trace.rules_at = perf_counter()
         now = self._clock()
         wait = self._refusal_limiter.principal_must_wait(principal, now)
         if wait is not None:
@@ -342,14 +334,14 @@ class Check:
         )
         if isinstance(pending, PendingDecision) and pending.confirm_since is not None:
             if trace is not None:
-                trace.enter(CONFIRM)
+                trace.confirm_at = perf_counter()
             pending = await _confirmed(pending, pending.confirm_since, snapshot, now)
         if isinstance(pending, PendingDecision):
             if trace is not None:
-                trace.enter(LEDGER)
+                trace.ledger_at = perf_counter()
             taken = await snapshot.ledger.take(pending.query)
             if trace is not None:
-                trace.enter(ANSWER)
+                trace.answer_at = perf_counter()
             decision = conclude(pending, taken)
         else:
             decision = pending
@@ -476,7 +468,7 @@ def _signed(allow: Allow, changes: UpstreamChanges, snapshot: Snapshot) -> Upstr
 def _begin(tracer: Tracer, traceparent: str, started: float) -> Trace:
     """Begin the trace of a check, in its own task."""
     trace = tracer.begin(traceparent, started)
-    trace.stages.append((READ, started))
+    trace.read_at = started
     CURRENT.set(trace)
     return trace
 

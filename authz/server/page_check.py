@@ -32,7 +32,6 @@ from authz.core.request import HttpRequest, RefusedError
 from authz.envoy import codec
 from authz.ledger.deadline import Deadline
 from authz.server.browser_sessions import BrowserSessions
-from authz.server.check import ANSWER, LEDGER
 from authz.telemetry.recorder import Recorder
 from authz.telemetry.traces import Trace
 from authz.tokens.page_tickets import LIFETIME, PageTicket, seal_page_ticket
@@ -121,13 +120,13 @@ class PageCheck:
         page = known.page = page_of(request, self._pages)
         asked = read_page(request, page)
         if trace is not None:
-            trace.enter(LEDGER)  # the session, its revocations and groups
+            trace.ledger_at = time.perf_counter()  # the session, its revocations and groups
         found = known.session = await self._sessions.find(page.origin, asked.token)
         judged = await self._sessions.judge(
             found, page.origin, asked.token, page.rule, request.address
         )
         if trace is not None:
-            trace.enter(ANSWER)
+            trace.answer_at = time.perf_counter()
         return PageAllow(page, judged)
 
     def _answer(self, decision: PageDecision, request: HttpRequest) -> bytes:

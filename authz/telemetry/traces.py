@@ -10,11 +10,12 @@ kept in a second than `at_most`, refusals and others apart (tests/telemetry/test
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from time import perf_counter
+from typing import Final, final
 
 Attribute = str | int | float | bool
 Attributes = tuple[tuple[str, Attribute], ...]
@@ -145,37 +146,87 @@ def _trace_id() -> str:
     return random.getrandbits(128).to_bytes(16, "big").hex()
 
 
+def _since_epoch() -> float:
+    """Return what makes a moment of `time.perf_counter` seconds since the epoch."""
+    return time.time() - perf_counter()
+
+
 def _span_id() -> str:
     return random.getrandbits(64).to_bytes(8, "big").hex()
 
 
+@final
 class Trace:
     """Record one check or request while it is under way; of one task.
+
+    Moments are seconds of `time.perf_counter`. Nearly every trace is thrown away, so beginning one
+    and entering a stage is a store of a number: no list, no tuple, no second clock.
 
     Attributes:
         parent: the span above; None where nobody named one.
         is_parent_trusted: whether Envoy said so, not its client.
         known_id: its trace's id, where anybody has named it or asked for it; else empty.
-        began: seconds since the epoch.
-        started: the same moment of `time.perf_counter`.
-        stages: name and beginning of each stage; one ends where the next begins.
-        calls: what was asked of other services meanwhile.
+        started: when it began.
+        read_at, token_at, rules_at, confirm_at, ledger_at, answer_at, step_up_at: when that stage
+            began, in the order in which they follow one another; 0 for one that did not.
         is_ended: whether it is over, so that nothing is added any more.
         chance: whether it was chosen; None while that was not asked.
     """
 
-    def __init__(self, parent: SpanContext | None, began: float, started: float) -> None:
+    __slots__ = (
+        "_calls",
+        "_span_id",
+        "answer_at",
+        "chance",
+        "confirm_at",
+        "is_ended",
+        "is_parent_trusted",
+        "known_id",
+        "ledger_at",
+        "parent",
+        "read_at",
+        "rules_at",
+        "started",
+        "step_up_at",
+        "token_at",
+    )
+
+    def __init__(self, parent: SpanContext | None, started: float) -> None:
         """Begin."""
         self.parent = parent
         self.is_parent_trusted = parent is not None
         self.known_id = "" if parent is None else parent.trace_id
         self._span_id = ""
-        self.began = began
         self.started = started
-        self.stages: list[tuple[str, float]] = []
-        self.calls: list[OutgoingCall] = []
+        self.read_at = 0.0
+        self.token_at = 0.0
+        self.rules_at = 0.0
+        self.confirm_at = 0.0
+        self.ledger_at = 0.0
+        self.answer_at = 0.0
+        self.step_up_at = 0.0
+        self._calls: list[OutgoingCall] | None = None  # most make none
         self.is_ended = False
         self.chance: bool | None = None
+
+    @property
+    def stages(self) -> list[tuple[str, float]]:
+        """Return name and beginning of each stage; one ends where the next begins."""
+        entered = (
+            ("read", self.read_at),
+            ("token", self.token_at),
+            ("rules", self.rules_at),
+            ("confirm", self.confirm_at),
+            ("ledger", self.ledger_at),
+            ("answer", self.answer_at),
+            ("step_up", self.step_up_at),
+        )
+        return [(name, began) for name, began in entered if began]
+
+    @property
+    def calls(self) -> Sequence[OutgoingCall]:
+        """Return what was asked of other services meanwhile."""
+        return () if self._calls is None else self._calls
 
     @property
     def trace_id(self) -> str:
@@ -191,10 +242,6 @@ class Trace:
             self._span_id = _span_id()
         return self._span_id
 
-    def enter(self, stage: str) -> None:
-        """Begin a stage, which ends the one before."""
-        self.stages.append((stage, time.perf_counter()))
-
     def adopt(self, traceparent: str) -> None:
         """Take the ids of the client's own context, where Envoy named none."""
         if self.parent is None and traceparent:
@@ -204,9 +251,13 @@ class Trace:
 
     def add(self, call: OutgoingCall) -> bool:
         """Add a call that has ended; tell whether it was taken, or comes too late."""
-        if self.is_ended or len(self.calls) >= _MOST_CALLS:
+        if self.is_ended:
             return False
-        self.calls.append(call)
+        if self._calls is None:
+            self._calls = []
+        if len(self._calls) >= _MOST_CALLS:
+            return False
+        self._calls.append(call)
         return True
 
 
@@ -235,6 +286,7 @@ class Allowance:
         return True
 
 
+@final
 class Tracer:
     """Begin traces, and pass on those that are kept."""
 
@@ -274,7 +326,7 @@ class Tracer:
             started: the present moment of `time.perf_counter`.
         """
         parent = read_traceparent(traceparent) if traceparent else None
-        return Trace(parent, time.time(), started)
+        return Trace(parent, started)
 
     def is_sampled(self, trace: Trace) -> bool:
         """Tell whether a trace is kept whatever becomes of it.
@@ -332,8 +384,8 @@ class Tracer:
             attributes: of its own span.
             error: what went wrong, of a closed set; empty where nothing did.
         """
-        offset = trace.began - trace.started
-        ended = trace.started + seconds
+        offset = _since_epoch()
+        began, ended = trace.started + offset, trace.started + seconds
         parent_id = "" if trace.parent is None else trace.parent.span_id
         spans = [
             Span(
@@ -342,26 +394,27 @@ class Tracer:
                 trace.span_id,
                 parent_id,
                 SpanKind.SERVER,
-                trace.began,
-                trace.began + seconds,
+                began,
+                ended + offset,
                 attributes,
                 error,
                 is_parent_elsewhere=trace.parent is not None,
             )
         ]
-        for number, (stage, began) in enumerate(trace.stages, 1):
-            until = trace.stages[number][1] if number < len(trace.stages) else ended
-            spans.append(self._below(trace, stage, began + offset, max(began, until) + offset))
+        stages = trace.stages
+        for number, (stage, at) in enumerate(stages, 1):
+            until = stages[number][1] if number < len(stages) else ended
+            spans.append(self._below(trace, stage, at + offset, max(at, until) + offset))
         spans += [self._call(trace, call, offset) for call in trace.calls]
         self._export(tuple(spans))
 
     def call_alone(self, call: OutgoingCall) -> None:
         """Take a call that belongs to nothing that is under way: a trace of its own."""
-        trace = Trace(None, time.time() - (time.perf_counter() - call.began), call.began)
+        trace = Trace(None, call.began)
         seconds = call.ended - call.began
         if self.why(trace, seconds, refused=False, failed=bool(call.error)) is None:
             return
-        ended = trace.began + seconds
+        offset = _since_epoch()
         self._export(
             (
                 Span(
@@ -370,8 +423,8 @@ class Tracer:
                     trace.span_id,
                     "",
                     SpanKind.CLIENT,
-                    trace.began,
-                    ended,
+                    call.began + offset,
+                    call.ended + offset,
                     call.attributes,
                     call.error,
                 ),

@@ -116,7 +116,7 @@ def test_stages_follow_one_another_below_the_span_of_the_whole() -> None:
     """Each ends where the next begins, the last with the whole; calls are beside them."""
     kit = Kit(KeepOptions())
     trace = kit.tracer.begin(SAMPLED, 10.0)
-    trace.stages += [("read", 10.0), ("ledger", 10.25)]
+    trace.read_at, trace.ledger_at = 10.0, 10.25
     assert trace.add(OutgoingCall("GET /jwks", 10.1, 10.2, (), "503"))
     kit.tracer.finish(trace, "authorize", 1.0, (("authz.verdict", "allow"),), "")
     (spans,) = kit.kept
@@ -128,6 +128,22 @@ def test_stages_follow_one_another_below_the_span_of_the_whole() -> None:
     assert abs(read.ended - ledger.began) < 1e-6
     assert abs(ledger.ended - whole.ended) < 1e-6
     assert (call.name, call.error) == ("GET /jwks", "503")
+
+
+def test_only_stages_that_began_are_spans_in_their_order() -> None:
+    """Whatever a check leaves out, confirming or a step-up, what follows it keeps its name."""
+    kit = Kit(KeepOptions())
+    order = ["read", "token", "rules", "confirm", "ledger", "answer", "step_up"]
+    for left_out in ("", "confirm", "ledger", "step_up"):
+        trace = kit.tracer.begin("", 10.0)
+        entered = [name for name in order if name != left_out]
+        for number, name in reversed(list(enumerate(entered))):
+            setattr(trace, f"{name}_at", 10.0 + number)
+        kit.tracer.finish(trace, "authorize", 9.0, (), "")
+        _, *stages = kit.kept.pop()
+        assert [each.name for each in stages] == entered
+        lengths = [each.ended - each.began for each in stages]
+        assert all(abs(each - 1.0) < 1e-3 for each in lengths[:-1]), lengths
 
 
 def test_a_call_that_outlives_its_trace_is_one_of_its_own() -> None:
