@@ -53,6 +53,7 @@ QUIET, BUSY = (OFF, AGAIN, SAMPLED), (ALL,)
 # Checks after which the exporter's thread is measured: about a message of traces.
 SENDING: Final[Mapping[str, int]] = {OFF: 0, AGAIN: 0, SAMPLED: 6_400, ALL: 256}
 PAUSE: Final = 1.5  # seconds, with the exporter's own pause
+DRAIN: Final = 5.0  # seconds, for what is queued
 FIGURES: Final = ("median µs", "least µs", "and sending")
 PATIENCE: Final = 600.0
 
@@ -121,6 +122,7 @@ async def sent(check: Check, raw: bytes, number: int) -> float:
     """Return the microseconds of CPU that other threads need for one check."""
     if not number:
         return 0.0
+    await asyncio.sleep(DRAIN)  # what the turns left is not of these checks
     before = time.process_time() - time.thread_time()
     await turn(check, raw, number)
     await asyncio.sleep(PAUSE)
