@@ -211,15 +211,14 @@ async def _reloads(site: UpSite, stage: ServiceStage) -> None:
 
 def _assert_private(services: list[int], site: UpSite, folder: Path) -> None:
     assert len(services) == 3
-    # The worker in its Envoy is a service itself: nothing stands between it and the supervisor.
-    assert any(b"--config-yaml" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services)
+    # The worker is a service itself: nothing stands between it and the supervisor.
+    worker = b"authz.server.worker_program"
+    assert any(worker in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services)
     places = {place for pid in services for each in _family(pid) for place in listens(each)}
     network = {place for place in places if not place.startswith("/")}
     sockets = {path.name: path for path in (folder / "run").iterdir()}
     assert network == {f"0100007F:{port:04X}" for port in (site.gateway, site.metrics)}
-    # The service may be an Envoy of its own.
-    more = sockets.keys() - {"valkey.sock", "check.sock", "admin.sock", "stats.sock"}
-    assert more <= {"check-admin.sock"}
+    assert sockets.keys() <= {"valkey.sock", "check.sock", "admin.sock", "stats.sock"}
     assert places - network == {str(path) for path in sockets.values()}
     assert {path.stat().st_mode & 0o077 for path in sockets.values()} == {0}
 

