@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from authz.core.argument_cost import MAX_ARGUMENT_COST, ArgumentCost
 from authz.core.conditions import Condition, Given, Within
-from authz.core.decision import BearerRequest, PendingDecision, authorize
+from authz.core.decision import BearerRequest, Deny, PendingDecision, authorize
 from authz.core.exchanges import Meter
 from authz.core.identity_cache import IdentityCache
 from authz.core.json_pointer import parse
 from authz.core.limits import Limit, Per, Quota, charges
 from authz.core.methods import Counts
 from authz.core.policy import Rule
+from authz.core.reason import Reason
 from tests.support.values import NOW, policy, principal, request, rpc, server
 
 EVERY = Limit("every", Per.USER, 1000, 60)
@@ -131,6 +132,23 @@ def test_an_argument_says_the_cost_within_bounds(count: int, cost: int) -> None:
 def test_what_is_no_plain_integer_costs_the_most(arguments: dict[str, object]) -> None:
     """Another kind, none, or one that parsers read in two ways: the server may do anything."""
     assert charged(BY, arguments=arguments) == [40, 80]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [b'3,"count":30', b'3,"c\\u006funt":30', b"03", b"NaN", b"9" * 5000, b"[" * 5000 + b"]" * 5000],
+    ids=["twice", "twice, escaped", "leading zero", "no JSON", "endless digits", "deep"],
+)
+@pytest.mark.attack("cost-evaded")
+def test_a_body_in_which_a_count_is_not_read_one_way_is_refused(count: bytes) -> None:
+    """Before anything is counted: twice the same name, no JSON, too long or too deep."""
+    one = server(Rule(limits=(SHARED,)), BY)
+    body = rpc("tools/call", rpc_id=7, name="search", arguments={"count": 77777})
+    sent = request(body.replace(b"77777", count))
+
+    decided = authorize(BearerRequest(one, sent, "t"), principal(), policy(one), NOW)
+    assert isinstance(decided, Deny), decided
+    assert decided.reason in {Reason.MALFORMED_JSON, Reason.JSON_TOO_DEEP}
 
 
 def test_an_argument_and_a_number_are_the_greater_of_both() -> None:
