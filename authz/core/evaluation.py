@@ -113,12 +113,14 @@ class _Matching:
         offers: how many of them, from the first, offer what they match; the others only add.
         conditional: whether any looks at arguments, or costs what one of them says.
         definition: as in `RuleContext`.
+        cost: the most that any of them says.
     """
 
     rules: tuple[Rule, ...]
     offers: int
     conditional: bool
     definition: PinState
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +380,8 @@ def _used(  # noqa: PLR0917 - what it is found by
     if not matching.offers and server.names(kind):
         return _chosen(server, matching.rules, about, Match.NO_RULE, cache, definition)
     if not matching.conditional:
-        return _chosen(server, matching.rules, about, Match.MATCHED, cache, definition)
+        rules, cost = matching.rules, matching.cost
+        return _chosen(server, rules, about, Match.MATCHED, cache, definition, cost)
     if not repeat_arguments(message.headers, message.arguments):
         # The server, or a proxy before it, may act on the header.
         return _chosen(server, (), about, Match.HEADER, cache, definition)
@@ -428,7 +431,7 @@ def _chosen(  # noqa: PLR0917 - what it is found by
 ) -> Selection:
     """Return a selection; without a cost by arguments it costs the most that a rule says."""
     if cost is None:
-        cost = max([1, *(rule.cost for rule in rules)])
+        cost = _most(rules)
     if cache is None:
         return _selection(cost, server, about, match, definition, *rules)
     # By the cost itself, which is no object of its own; `ArgumentCost` bounds how many there are.
@@ -476,7 +479,11 @@ def _find_rules(
             by_name.append(said.pop(Annotation.READ_ONLY))
         by_annotation = list(said.values())
     rules = (*by_name, *by_annotation)
-    return _Matching(rules, len(by_name), _conditional(rules), definition)
+    return _Matching(rules, len(by_name), _conditional(rules), definition, _most(rules))
+
+
+def _most(rules: tuple[Rule, ...]) -> int:
+    return max([1, *[rule.cost for rule in rules]])
 
 
 def _conditional(rules: tuple[Rule, ...]) -> bool:
