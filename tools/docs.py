@@ -1,12 +1,13 @@
 """Make the pages of docs/ that are tables of the code, or say with `--check` what is stale.
 
 docs/reasons.md says what `core/reason.py` and Envoy's own answers say, docs/configuration.md what
-the models say, docs/clients.md what docs/clients.json holds.
+the models say, docs/clients.md what docs/clients.json holds, docs/peers.md what docs/peers.json.
 """
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypedDict
@@ -181,12 +182,108 @@ def _shown(seen: str) -> str:
 _LONGEST: Final = 160
 
 
+_PEERS: Final = """\
+# Beside others
+
+To compare authz with another service that Envoy asks, on your own machine:
+
+```console
+$ python -m bench.peers --key key.pem --rounds 0           # a key; key.pem.jwks for the other
+$ python -m bench.peers --key key.pem --check other=127.0.0.1:9191 --processes other=4711
+$ python -m bench.peers --help                             # other filters in the place of ours
+```
+
+One Envoy for each, rendered from the same authz.yaml, with what the other takes in the place of
+our filter; the same token, body, tool rule (not of jwt_authn) and three limits, in turns in one
+run. CPU and switches are of the services and their Redis, for each request. Measured compiled, on
+ngh2, on two shared cores, on a day on which all of them were about half as fast as on others, so
+that 1,000 a second was nearly all that went through: only ratios travel. Beside it OPA 1.19
+(opa-envoy-plugin) and envoyproxy/ratelimit, built from their sources.
+
+`bench.peers --json docs/peers.json` and `make docs` make this page.
+"""
+
+
+class _Figure(TypedDict):
+    """One figure of docs/peers.json (bench/result.py, `Found`)."""
+
+    case: str
+    figure: str
+    value: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """How one figure of ours should compare with another's.
+
+    Attributes:
+        figure, case: which, and whose.
+        bound: of ours divided by theirs.
+        at_least: whether more is better.
+    """
+
+    figure: str
+    case: str
+    bound: float
+    at_least: bool = False
+
+
+_OPA: Final = "OPA + ratelimit"
+_JWT: Final = "jwt_authn + ratelimit"
+_AIMS: Final = (
+    _Aim("requests/s", _OPA, 2.0, at_least=True),
+    _Aim("requests/s", _JWT, 1.0, at_least=True),
+    _Aim("requests/s", "empty check", 0.6, at_least=True),
+    _Aim("CPU us", _OPA, 1 / 6),
+    _Aim("CPU us at 1000/s", _OPA, 1 / 3),
+    _Aim("CPU us at 200/s", _OPA, 1 / 2),
+    _Aim("p50 of one us", _JWT, 1.2),
+    _Aim("p99 at 1000/s", _OPA, 1.0),
+)
+
+
+def peers() -> str:
+    """Return docs/peers.md."""
+    found: list[_Figure] = json.loads((DOCS / "peers.json").read_text("utf-8"))
+    cases = list(dict.fromkeys(each["case"] for each in found))
+    cells = {(each["figure"], each["case"]): each for each in found}
+    text = _PEERS + "\n| | " + " | ".join(cases) + " |\n" + "|---" * (len(cases) + 1) + "|\n"
+    for figure in dict.fromkeys(each["figure"] for each in found):
+        row = [_measured(cells[figure, case], cases[0]) for case in cases]
+        text += f"| {figure} | {' | '.join(row)} |\n"
+    text += (
+        "\nWaiting times are in microseconds; in brackets, the ratio to authz. What we aim at:\n\n"
+    )
+    text += "| authz to | figure | ratio | aim |\n|---|---|---|---|\n"
+    for aim in _AIMS:
+        ratio = 1 / cells[aim.figure, aim.case]["ratio"]
+        is_reached = ratio >= aim.bound if aim.at_least else ratio <= aim.bound
+        word = f"{'at least' if aim.at_least else 'at most'} {aim.bound:.2f}"
+        reached = "reached" if is_reached else "**not reached**"
+        text += f"| {aim.case} | {aim.figure} | {ratio:.2f} | {word}: {reached} |\n"
+    return text
+
+
+# Below it a figure has a decimal.
+_EXACT: Final = 100
+
+
+def _measured(found: _Figure, ours: str) -> str:
+    if not found["value"]:
+        return ""
+    digits = 1 if found["value"] < _EXACT else 0
+    ratio = "" if found["case"] == ours else f" ({found['ratio']:.2f})"
+    return f"{found['value']:,.{digits}f}{ratio}"
+
+
 def pages() -> dict[Path, str]:
     """Return each page and what it should say."""
     configuration = DOCS / "configuration.md"
     return {
         DOCS / "reasons.md": reasons(),
         DOCS / "clients.md": clients(),
+        DOCS / "peers.md": peers(),
         configuration: rewrite_page(configuration.read_text("utf-8")),
     }
 
