@@ -165,8 +165,8 @@ TEN_WORST = (
     ),
     Defence(
         "Of several costs of a call the greatest is charged", "authz/core/evaluation.py",
-        "_chosen", "cost = max([1, *(rule.cost for rule in rules)])",
-        "cost = min([1, *(rule.cost for rule in rules)])", ("tests/core/test_limit_costs.py",),
+        "_most", "return max([1, *[rule.cost for rule in rules]])",
+        "return min([1, *[rule.cost for rule in rules]])", ("tests/core/test_limit_costs.py",),
     ),
     Defence(
         "A cost by an argument is the most where the argument is no positive integer",
