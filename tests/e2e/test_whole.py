@@ -4,6 +4,8 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -288,9 +290,11 @@ def test_the_official_client_of_the_1x_line_calls_a_tool(whole: RunningEnvironme
 
 
 def kill_service(whole: RunningEnvironment) -> None:
-    # The worker in its Envoy, or where that does not start here, `authz serve`.
-    pattern = f"{State(whole.state).socket('check')}"
-    subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
+    # The worker, or where that does not start here, `authz serve`.
+    found = _those_of(f"{State(whole.state).socket('check')}")
+    assert found
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.attack("worker-killed")
@@ -334,11 +338,7 @@ def test_only_gateway_and_metrics_listen_on_the_network(whole: RunningEnvironmen
     """Valkey, Check, Envoy's admin and the MCP servers have no port to be reached at."""
     place = whole.environment.place
     found = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
-    pids = {
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _belongs(entry, str(place.folder))
-    }
+    pids = _those_of(str(place.folder))
     ports = {
         int(line.split()[3].rpartition(":")[2])
         for line in found.splitlines()
@@ -349,9 +349,15 @@ def test_only_gateway_and_metrics_listen_on_the_network(whole: RunningEnvironmen
     assert ports == {place.port, place.metrics, place.issuer_port}
 
 
-def _belongs(entry: Path, folder: str) -> bool:
+def _those_of(place: str) -> set[int]:
+    """Return the processes that were told a path, by their arguments or (workers) environment."""
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {int(entry.name) for entry in processes if _was_told(entry, place.encode())}
+
+
+def _was_told(entry: Path, place: bytes) -> bool:
     try:
-        return folder in (entry / "cmdline").read_bytes().decode()
+        return any(place in (entry / part).read_bytes() for part in ("cmdline", "environ"))
     except OSError:
         return False
 
