@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -95,25 +96,34 @@ def of_edge(config: str) -> str:
     )
 
 
-def without_filter(text: str, filter_name: str) -> str:
-    """Return a configuration without an HTTP filter."""
+def replace_filter(
+    text: str,
+    filter_name: str,
+    filters: Sequence[Mapping[str, Any]] = (),
+    clusters: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Return a configuration with others, or none, in the place of an HTTP filter."""
     document = YAML(typ="safe").load(text)
 
-    def strip(node: object) -> None:
+    def put(node: object) -> None:
         if isinstance(node, dict):
             if "http_filters" in node:
-                filters = node["http_filters"]
-                node["http_filters"] = [one for one in filters if one["name"] != filter_name]
+                node["http_filters"] = [
+                    new
+                    for old in node["http_filters"]
+                    for new in (filters if old["name"] == filter_name else [old])
+                ]
             overrides = node.get("typed_per_filter_config")
             if isinstance(overrides, dict):
                 overrides.pop(filter_name, None)
             for each in node.values():
-                strip(each)
+                put(each)
         elif isinstance(node, list):
             for each in node:
-                strip(each)
+                put(each)
 
-    strip(document)
+    put(document)
+    document["static_resources"]["clusters"] += clusters
     return json.dumps(document)
 
 
@@ -130,7 +140,7 @@ def envoy(config: str, check: str, upstream: Path, without: str = "") -> Iterato
         )
         files = dict(render(edge.settings(config), where))
         if without:
-            files["envoy.yaml"] = without_filter(files["envoy.yaml"], without)
+            files["envoy.yaml"] = replace_filter(files["envoy.yaml"], without)
         with running_envoy(files, folder, folder / "admin") as running:
             yield running.port("gateway"), running.process.pid
 

@@ -21,6 +21,7 @@ _DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LARGE = 2**31 - 1
+_PATIENCE = 30.0  # seconds without an answer
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -156,26 +157,11 @@ class Load:
             Disturbed: where an answer was not good; all have come by then.
             RuntimeError: where a connection is of no use any more.
         """
-        by_number = {each.socket.fileno(): each for each in self._connections}
-        poll = select.epoll()
-        for number in by_number:
-            poll.register(number, select.EPOLLIN)
-        at = 0
-        self._pending, self._bad, self.latencies, self.sent = len(messages), b"", [], []
-        while self._pending:
-            now = time.perf_counter() - begin
-            while at < len(messages) and moments[at] <= now:
-                self._send(self._connections[at % len(self._connections)], _framed(messages[at]))
-                at += 1
-            wait = max(0.0, moments[at] - now) if at < len(messages) else 30.0
-            ready = poll.poll(wait)
-            if not ready and at == len(messages):
-                raise RuntimeError("no answer in 30 seconds")
-            for number, _ in ready:
-                self._receive(by_number[number])
-        poll.close()
-        if self._bad:
-            raise Disturbed(f"not the answer that was expected: {self._bad!r}")
+
+        def wait(at: int) -> float:
+            return moments[at] - (time.perf_counter() - begin)
+
+        self._send_each(messages, wait)
         return [(sent - begin, took) for sent, took in zip(self.sent, self.latencies, strict=True)]
 
     def each_once(self, messages: Sequence[bytes], in_flight: int) -> float:
@@ -184,27 +170,41 @@ class Load:
         Raises:
             Disturbed, RuntimeError: as `run`.
         """
+
+        def wait(at: int) -> float:
+            answered = len(messages) - self._pending
+            return 0.0 if at - answered < in_flight else _PATIENCE
+
+        begin = time.perf_counter()
+        self._send_each(messages, wait)
+        return time.perf_counter() - begin
+
+    def _send_each(self, messages: Sequence[bytes], wait: Callable[[int], float]) -> None:
+        """Send each message when it is due, over the connections in turn, and take all answers.
+
+        Args:
+            messages: what to send.
+            wait: the seconds until a message, by its place, is due, if no answer comes before.
+        """
         by_number = {each.socket.fileno(): each for each in self._connections}
         poll = select.epoll()
         for number in by_number:
             poll.register(number, select.EPOLLIN)
         at, total = 0, len(messages)
         self._pending, self._bad, self.latencies, self.sent = total, b"", [], []
-        begin = time.perf_counter()
         while self._pending:
-            while at < total and at - (total - self._pending) < in_flight:
+            pause = _PATIENCE
+            while at < total and (pause := wait(at)) <= 0:
                 self._send(self._connections[at % len(self._connections)], _framed(messages[at]))
-                at += 1
-            ready = poll.poll(30)
-            if not ready:
+                at, pause = at + 1, _PATIENCE
+            ready = poll.poll(pause)
+            if not ready and pause == _PATIENCE:
                 raise RuntimeError("no answer in 30 seconds")
             for number, _ in ready:
                 self._receive(by_number[number])
-        seconds = time.perf_counter() - begin
         poll.close()
         if self._bad:
             raise Disturbed(f"not the answer that was expected: {self._bad!r}")
-        return seconds
 
     def _send(self, one: LoadConnection, body: bytes) -> None:
         stream = one.next_stream

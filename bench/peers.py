@@ -30,11 +30,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from ruamel.yaml import YAML
 
 from authz.config.endpoints import Unix
 from authz.envoy.render import Topology, render
-from bench.edge import EXT_AUTHZ, IN_FLIGHT, of_edge, upstream, without_filter
+from bench.edge import EXT_AUTHZ, IN_FLIGHT, of_edge, replace_filter, upstream
 from bench.load import undisturbed
 from bench.result import Found, as_json, compare
 from bench.steady import spent
@@ -124,28 +123,7 @@ def with_filters(text: str, peer: Peer) -> str:
     """Return Envoy's configuration with a peer's filters in the place of ours."""
     if peer.filters is None:
         return text
-    document = YAML(typ="safe").load(text)
-
-    def put(node: object) -> None:
-        if isinstance(node, dict):
-            if "http_filters" in node:
-                node["http_filters"] = [
-                    new
-                    for old in node["http_filters"]
-                    for new in (peer.filters or () if old["name"] == EXT_AUTHZ else [old])
-                ]
-            overrides = node.get("typed_per_filter_config")
-            if isinstance(overrides, dict):
-                overrides.pop(EXT_AUTHZ, None)
-            for each in node.values():
-                put(each)
-        elif isinstance(node, list):
-            for each in node:
-                put(each)
-
-    put(document)
-    document["static_resources"]["clusters"] += peer.clusters
-    return json.dumps(document)
+    return replace_filter(text, EXT_AUTHZ, peer.filters, peer.clusters)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -241,10 +219,7 @@ def run(
                 upstreams={"files": Unix(str(behind))},
             )
             files = dict(render(edge.settings(of_edge(config)), where))
-            if name == "no check":
-                files["envoy.yaml"] = without_filter(files["envoy.yaml"], EXT_AUTHZ)
-            else:
-                files["envoy.yaml"] = with_filters(files["envoy.yaml"], peer)
+            files["envoy.yaml"] = with_filters(files["envoy.yaml"], peer)
             running = stack.enter_context(running_envoy(files, place, place / "admin"))
             address = ("127.0.0.1", running.port("gateway"))
             loads[name] = WebLoad(address, request, IN_FLIGHT)

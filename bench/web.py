@@ -3,24 +3,19 @@
 `run` keeps so many in flight, `paced` sends at given moments, whatever the answers take.
 """
 
-import itertools
 import select
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
 
 from bench.load import Disturbed
 
 
 class WebLoad:
-    """Send requests in turn, again and again."""
+    """Send one request again and again."""
 
-    def __init__(
-        self, place: tuple[str, int], request: bytes | Sequence[bytes], width: int
-    ) -> None:
-        requests = [request] if isinstance(request, bytes) else request
-        self._requests = itertools.cycle(requests)
+    def __init__(self, place: tuple[str, int], request: bytes, width: int) -> None:
+        self._request = request
         self._sockets = [socket.create_connection(place) for _ in range(width)]
         for one in self._sockets:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,7 +42,7 @@ class WebLoad:
         begin = time.perf_counter()
         for number, one in active.items():
             poll.register(number, select.EPOLLIN)
-            one.sendall(next(self._requests))
+            one.sendall(self._request)
         while len(self.latencies) < requests:
             ready = poll.poll(30)
             if not ready:
@@ -60,7 +55,7 @@ class WebLoad:
                 if left > 0:
                     left -= 1
                     begun[number] = now
-                    active[number].sendall(next(self._requests))
+                    active[number].sendall(self._request)
         seconds = time.perf_counter() - begin
         poll.close()
         if self._bad:
@@ -89,7 +84,7 @@ class WebLoad:
             while sent < requests and sent / rate <= now and free:
                 number = free.popleft()
                 begun[number] = sent / rate
-                by_number[number].sendall(next(self._requests))
+                by_number[number].sendall(self._request)
                 sent += 1
             due = sent / rate - now if sent < requests and free else 30.0
             ready = poll.poll(max(0.0, due))
