@@ -38,7 +38,7 @@ def get_bounded(path: Path, target: str, patience: float, longest: int) -> bytes
     Raises:
         OSError: where nobody answers in time.
         HTTPException: where something else than HTTP answers.
-        ValueError: where the answer is too long or slow, or another one than 200.
+        ValueError: where the answer is too long or slow, is cut, or is another one than 200.
     """
     until = time.monotonic() + patience
     with closing(UnixConnection(path, patience)) as connection:
@@ -51,4 +51,7 @@ def get_bounded(path: Path, target: str, patience: float, longest: int) -> bytes
             body += piece
             if len(body) > longest or time.monotonic() > until:
                 raise ValueError("its answer does not end")
+        # Unlike `read`, `read1` says nothing of a connection that ends before the length.
+        if answer.length:
+            raise ValueError("its answer is cut")
         return bytes(body)
